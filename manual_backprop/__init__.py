@@ -1,0 +1,1 @@
+"""Backpropagation by hand in pure jax.numpy, and the suite that proves it right."""
