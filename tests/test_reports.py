@@ -1,0 +1,206 @@
+"""Records and pages: what is written is read back, damage is named, and every failure is on the page."""
+
+import json
+import math
+import os
+
+import pytest
+from manual_backprop.reports.record import FORMAT, Record, Recorder, RecordError, key_of, load, write
+
+HEADER = {
+    "kind": "header",
+    "format": FORMAT,
+    "created": "2026-01-02T03:04:05+00:00",
+    "versions": {"python": "3.13.1", "jax": "0.12.0"},
+    "platform": "cpu",
+    "seed": 17,
+    "command": "manual-backprop run --seed 17",
+}
+END = {"kind": "end", "finished": True, "seconds": 1.5}
+
+
+def finding(**changes):
+    return {
+        "kind": "finding",
+        "family": "rule",
+        "subject": "layer_norm",
+        "check": "vjp",
+        "leaf": "gamma",
+        "dtype": "float32",
+        "verdict": "right",
+        "absolute": 1e-7,
+        "relative": 6e-8,
+        "ulps": 0.5,
+        "ratio": 0.01,
+        "mean_ratio": 0.005,
+        "spread": 0.002,
+        "points": 12,
+    } | changes
+
+
+def test_a_record_comes_back_as_it_went(tmp_path):
+    lines = [
+        HEADER,
+        finding(ratio=math.inf, absolute=-math.inf, worst={"index": [1, 2], "got": math.inf, "expected": 0.1}),
+        finding(leaf="nan", subject="inf", message="-inf", relative=None),
+        {"kind": "curve", "subject": "iris", "verdict": "right", "steps": [0, 1], "loss_by_hand": [1.0, math.inf]}
+        | {"loss_autodiff": [1.0, 0.5]},
+        {"kind": "lowering", "subject": "relu", "part": "forward", "platform": "tpu", "lowers": True, "message": None},
+        {"kind": "coverage", "pairs_possible": 4, "pairs_seen": 3, "missing": [["relu", "nan"]]},
+        {"kind": "benchmark", "subject": "relu", "seconds": math.inf, "verdict": "slow"},
+        END,
+    ]
+    path = tmp_path / "run.jsonl"
+    write(path, lines)
+    assert load(path) == Record(lines[0], lines[1:3], [lines[3]], [lines[4]], lines[5], lines[7], [lines[6]])
+    assert all("NaN" not in row and "Infinity" not in row for row in path.read_text().splitlines())
+
+
+def test_nan_comes_back_as_nan(tmp_path):
+    write(tmp_path / "run.jsonl", [HEADER, finding(ratio=math.nan)])
+    assert math.isnan(load(tmp_path / "run.jsonl").findings[0]["ratio"])
+
+
+def test_text_of_any_kind_survives(tmp_path):
+    hostile = 'ȳ "quoted"\n\\ \u2028 \x00 \ud800 </script>'
+    write(tmp_path / "run.jsonl", [HEADER, finding(message=hostile)])
+    assert load(tmp_path / "run.jsonl").findings[0]["message"] == hostile
+
+
+def test_array_scalars_are_plain_numbers(tmp_path):
+    np = pytest.importorskip("numpy")
+    worst = {"index": [np.int64(1)], "got": np.float32(0.5), "expected": np.float64("nan")}
+    write(tmp_path / "run.jsonl", [HEADER, finding(ratio=np.float32(0.5), ulps=np.float64("inf"), worst=worst)])
+    line = load(tmp_path / "run.jsonl").findings[0]
+    assert (line["ratio"], line["ulps"], line["worst"]["index"]) == (0.5, math.inf, [1])
+
+
+@pytest.mark.parametrize("error", [KeyboardInterrupt, RuntimeError])
+def test_an_interrupted_run_leaves_a_whole_record(tmp_path, error):
+    path = tmp_path / "run.jsonl"
+
+    def run():
+        with Recorder(path, HEADER) as recorder:
+            recorder.add(finding())
+            raise error
+
+    with pytest.raises(error):
+        run()
+    record = load(path)
+    assert record.findings == [finding()]
+    assert not record.finished
+    assert os.listdir(tmp_path) == ["run.jsonl"]
+
+
+def test_lines_are_on_the_disk_before_the_run_ends(tmp_path):
+    with Recorder(tmp_path / "run.jsonl", HEADER) as recorder:
+        recorder.add(finding())
+        (partial,) = tmp_path.iterdir()
+        assert load(partial).findings == [finding()]
+
+
+def test_an_older_record_stands_until_the_new_one_is_whole(tmp_path):
+    path = tmp_path / "run.jsonl"
+    write(path, [HEADER, finding(subject="old"), END])
+    with Recorder(path, HEADER) as recorder:
+        recorder.add(finding(subject="new"))
+        assert load(path).findings[0]["subject"] == "old"
+        recorder.add(END)
+    assert load(path).findings[0]["subject"] == "new"
+    assert load(path).finished
+
+
+def test_a_header_needs_no_format_nor_date(tmp_path):
+    with Recorder(tmp_path / "run.jsonl", {"seed": 1}):
+        pass
+    header = load(tmp_path / "run.jsonl").header
+    assert (header["format"], header["seed"]) == (FORMAT, 1)
+    assert header["created"].startswith("20")
+
+
+@pytest.mark.parametrize(
+    ("line", "complaint"),
+    [
+        ({"kind": "finding"}, "without 'family'"),
+        (finding(verdict="passed"), "verdict 'passed', but a verdict is one of right, wrong, raised, abstained"),
+        (finding(ratio="big"), "'ratio' is 'big', but a number or null was expected"),
+        (finding(ratio=True), "'ratio' is True"),
+        (finding(message=object()), "a record holds numbers, text, lists and objects"),
+        (HEADER, "a second header"),
+        ([], 'every line is an object with a "kind"'),
+    ],
+)
+def test_a_line_that_readers_could_not_use_is_refused(tmp_path, line, complaint):
+    with Recorder(tmp_path / "run.jsonl", HEADER) as recorder, pytest.raises(RecordError, match=complaint):
+        recorder.add(line)
+    assert load(tmp_path / "run.jsonl").findings == []
+
+
+def test_nothing_follows_the_end(tmp_path):
+    with Recorder(tmp_path / "run.jsonl", HEADER) as recorder:
+        recorder.add(END)
+        with pytest.raises(RecordError, match="has its end already"):
+            recorder.add(finding())
+    with pytest.raises(RecordError, match="is not open"):
+        recorder.add(finding())
+
+
+def test_a_place_that_cannot_be_written_is_named(tmp_path):
+    (tmp_path / "folder").mkdir()
+    with pytest.raises(RecordError, match="is a folder"):
+        write(tmp_path / "folder", [HEADER])
+    with pytest.raises(RecordError, match=r"cannot write a record to .*No such file"):
+        write(tmp_path / "missing" / "run.jsonl", [HEADER])
+    with pytest.raises(RecordError, match="starts with its header"):
+        write(tmp_path / "run.jsonl", [END])
+
+
+WHOLE = "".join(json.dumps(line) + "\n" for line in (HEADER, finding(), END))
+
+
+@pytest.mark.parametrize(
+    ("text", "complaint"),
+    [
+        ("", "is empty"),
+        ("\n", "is empty"),
+        ("hello\n", "line 1: not JSON"),
+        ("[1]\n", r"line 1: \[1\] came, but every line is an object"),
+        ("{}\n", "line 1: {} came, but every line is an object"),
+        (json.dumps(END) + "\n", "line 1: .end. where the header belongs"),
+        (WHOLE.replace('"format": 1', '"format": 99'), "line 1: format 99, but this version reads up to 1; install"),
+        (WHOLE.replace('"format": 1', '"format": "one"'), "line 1: 'format' is 'one', but a whole number"),
+        (WHOLE.replace('"ratio": 0.01', '"ratio": "much"'), "line 2: 'ratio' is 'much', but a number or null"),
+        (WHOLE.replace('"ratio": 0.01', '"ratio": NaN'), "line 2: not JSON"),
+        (WHOLE.replace('"right"', '"passed"'), "line 2: verdict 'passed'"),
+        (WHOLE.replace('"dtype"', '"type"'), "line 2: a finding without 'dtype'"),
+        (WHOLE.replace("\n", "\n\n", 1), "line 2: not JSON"),
+        (WHOLE + WHOLE, "line 4: a second header"),
+        (WHOLE + json.dumps(finding()) + "\n", "line 4: a line after the end"),
+        (WHOLE[:-20], "line 3: the line is cut off; delete it"),
+        (WHOLE[: WHOLE.index("\n") - 3], "line 1: the line is cut off"),
+    ],
+)
+def test_damage_is_named_with_its_line(tmp_path, text, complaint):
+    path = tmp_path / "run.jsonl"
+    path.write_text(text)
+    with pytest.raises(RecordError, match=complaint) as caught:
+        load(path)
+    assert str(path) in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+def test_what_is_no_record_at_all_is_named(tmp_path):
+    (tmp_path / "run.jsonl").write_bytes(b"\x1f\x8b\x08\x00")
+    with pytest.raises(RecordError, match="is not a record: byte 1 is not UTF-8"):
+        load(tmp_path / "run.jsonl")
+    with pytest.raises(RecordError, match="cannot read the record"):
+        load(tmp_path / "nothing.jsonl")
+
+
+def test_a_missing_last_newline_is_no_damage(tmp_path):
+    (tmp_path / "run.jsonl").write_text(WHOLE[:-1])
+    assert load(tmp_path / "run.jsonl").finished
+
+
+def test_a_key_is_the_same_in_every_run():
+    assert key_of(finding(ratio=2.0)) == ("rule", "layer_norm", "vjp", "gamma", "float32")
