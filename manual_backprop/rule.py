@@ -15,7 +15,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from .signature import Leaf, SignatureError, bind_primals, is_leaf, signature_of, unify, with_sizes
+from .signature import Leaf, SignatureError, bind_primals, is_leaf, signature_of, unify, with_bounds, with_sizes
 
 
 class Rule:
@@ -156,7 +156,8 @@ class Elementary(Rule):
 
     @property
     def input(self):
-        return next(iter(self.signature.primals.values()))
+        tree = next(iter(self.signature.primals.values()))
+        return jax.tree.map(lambda leaf: with_bounds(leaf, self.sizes), tree, is_leaf=is_leaf)
 
     def __str__(self):
         lengths = [str(self.sizes[name]) for name in self.signature.free_sizes if name in self.sizes]

@@ -233,10 +233,15 @@ def with_sizes(tree, sizes: Mapping):
         shape = itertools.chain.from_iterable(
             sizes[dim] if dim.startswith("*") else (_length(dim, sizes),) for dim in leaf.shape
         )
-        domain = tuple(Lt(sizes[c.lt]) if isinstance(getattr(c, "lt", None), str) else c for c in leaf.domain)
-        return Leaf(leaf.kind, tuple(shape), domain)
+        return Leaf(leaf.kind, tuple(shape), with_bounds(leaf, sizes).domain)
 
     return jax.tree.map(resolve, tree, is_leaf=is_leaf)
+
+
+def with_bounds(leaf: Leaf, sizes: Mapping) -> Leaf:
+    """The same leaf with a length for every known name that bounds its values."""
+    domain = tuple(Lt(sizes.get(c.lt, c.lt)) if isinstance(getattr(c, "lt", None), str) else c for c in leaf.domain)
+    return dataclasses.replace(leaf, domain=domain)
 
 
 def kind_of(array) -> str:
@@ -294,5 +299,6 @@ __all__ = [
     "leaves_of",
     "signature_of",
     "unify",
+    "with_bounds",
     "with_sizes",
 ]

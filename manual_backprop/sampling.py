@@ -1,0 +1,226 @@
+"""Random architectures: expressions over all rules and combinators, drawn from a `random.Random`.
+
+Hypothesis hands out such an object too (`strategies.randoms`), so the same grammar serves a seeded run and a test
+that shrinks.  Lengths come from a short menu, since every rule is compiled once per shape.
+"""
+
+import functools
+from random import Random
+
+from .combinators import Network, checkpointed, concatenate, fan_out, parallel, repeat, residual, scan, serial, tied
+from .rule import Elementary, Rule
+from .rules import RULES
+from .signature import Leaf, SignatureError, is_leaf, with_sizes
+
+BATCHES = ((3,), (2, 3), (1,))
+WIDTHS = (4, 3, 6, 1)
+DEPTH = 12
+
+
+def architecture(random: Random, depth: int = DEPTH) -> tuple[Rule, tuple]:
+    """A network of at most `depth` layers in series, and the shape of an input that it reads."""
+    x = _leaf(random)
+    first = _one(random, x)
+    if random.random() < 0.15:
+        first, x = _opening(random)
+    layers = [first]
+    out = first.shapes(x)[1]
+    while len(layers) < depth and random.random() < 0.85:
+        try:
+            layer = _layer(random, out, depth=2)
+        except SignatureError:  # nothing reads this output: the architecture ends here
+            break
+        layers.append(layer)
+        out = layer.shapes(out)[1]
+    return serial(*layers), _shape(x)
+
+
+def _leaf(random):
+    return Leaf("float", (*_skewed(random, BATCHES), _skewed(random, WIDTHS)))
+
+
+def _skewed(random, menu):
+    """The first entry half the time, so that few shapes carry most of the load."""
+    return menu[0] if random.random() < 0.5 else random.choice(menu)
+
+
+def _opening(random):
+    """A rule that only an input of its own can feed: integers, a restricted domain, a pair."""
+    rule = _sized(random, RULES[random.choice(_openings())])
+    sizes = {name: _skewed(random, BATCHES if name[0] == "*" else WIDTHS) for name in rule.signature.sizes}
+    return rule, with_sizes(rule.input, {**sizes, **rule.sizes})
+
+
+@functools.cache
+def _openings() -> tuple[str, ...]:
+    plain = Leaf("float", (3, 4))
+    return tuple(name for name, rule in RULES.items() if not _reads(rule, plain))
+
+
+def _one(random, x) -> Rule:
+    """A rule that reads x, each as likely as any other."""
+    fitting = _fitting(_key(x))
+    if not fitting:
+        raise SignatureError(f"no rule reads {x}")
+    return _sized(random, RULES[random.choice(fitting)])
+
+
+@functools.cache
+def _fitting(key) -> tuple[str, ...]:
+    return tuple(name for name, rule in RULES.items() if _reads(rule, key))
+
+
+def _reads(rule: Elementary, x) -> bool:
+    """Whether a rule reads an input of these leaves, whatever its free lengths; a restricted domain reads nothing."""
+    domains = rule.input.domain if is_leaf(rule.input) else ()
+    if any(hasattr(constraint, bound) for constraint in domains for bound in ("gt", "ge", "lt", "le")) or any(
+        type(constraint).__name__ in ("OneOf", "Sorted") or constraint.__class__ is type for constraint in domains
+    ):
+        return False
+    try:
+        rule.bind(**{name: 4 for name in rule.signature.free_sizes}).shapes(x)
+    except SignatureError:
+        return False
+    return True
+
+
+def _key(x):
+    return Leaf(x.kind, x.shape) if is_leaf(x) else tuple(map(_key, x))
+
+
+def _sized(random, rule: Elementary) -> Elementary:
+    """A rule with its free lengths from the menu, and now and then a static option other than its default."""
+    sizes = {name: _skewed(random, WIDTHS) for name in rule.signature.free_sizes}
+    options = {k: random.choice(values) for k, values in rule.signature.options.items() if random.random() < 0.3}
+    return rule.bind(**sizes, **options) if sizes or options else rule
+
+
+def _layer(random, x, depth: int) -> Rule:
+    """One step of a chain: a rule, or a combinator around smaller chains."""
+    if depth == 0 or not is_leaf(x) or not x.shape or random.random() < 0.65:
+        return _one(random, x)
+    kind = random.choice(("residual", "fan_out", "concatenate", "parallel", "tied", "repeat", "scan", "checkpointed"))
+    return _COMBINED[kind](random, x, depth - 1)
+
+
+def _chain(random, x, depth) -> tuple[Rule, Leaf]:
+    layers = []
+    for _ in range(random.randint(1, 3)):
+        layer = _layer(random, x, depth)
+        out = layer.shapes(x)[1]
+        if not is_leaf(out) or not out.shape:  # pairs and scalars stay out of branches
+            break
+        layers.append(layer)
+        x = out
+    layers = layers or [RULES["identity"]]
+    return (layers[0] if len(layers) == 1 else serial(*layers)), x
+
+
+def _keeping(random, x, depth) -> Rule:
+    """A chain that gives back the shape it was given, by a dense layer where it has to."""
+    rule, out = _chain(random, x, depth)
+    if out.shape == x.shape:
+        return rule
+    if out.shape[:-1] == x.shape[:-1]:
+        return serial(rule, RULES["dense"].sized(x.shape[-1]))
+    return RULES["tanh"]
+
+
+def _branches(random, x, depth):
+    return [_keeping(random, x, depth) for _ in range(random.randint(2, 3))]
+
+
+def _parallel(random, x, depth):
+    if x.shape[-1] % 2:
+        return residual(_keeping(random, x, depth))
+    half = Leaf("float", (*x.shape[:-1], x.shape[-1] // 2))
+    halves = parallel(_keeping(random, half, depth), _keeping(random, half, depth))
+    return serial(RULES["split"], halves, RULES[random.choice(("join", "add", "multiply"))])
+
+
+def _tied(random, x, depth):
+    dense = RULES["dense"].sized(x.shape[-1])
+    return tied(*random.choice([(dense, dense), (dense, residual(dense)), (dense, dense, dense)]))
+
+
+def _repeat(random, x, depth):
+    inner = random.choice([serial(RULES["dense"].sized(x.shape[-1]), _elementwise(random, x)), _elementwise(random, x)])
+    return repeat(inner, random.choice((2, 3)))
+
+
+def _elementwise(random, x):
+    rule = _one(random, x)
+    return rule if rule.shapes(x)[1] == _key(x) else RULES["tanh"]
+
+
+def _scan(random, x, depth):
+    if len(x.shape) < 2:
+        return residual(_keeping(random, x, depth))
+    return scan(RULES["recurrent"].sized(_skewed(random, WIDTHS)))
+
+
+_COMBINED = {
+    "residual": lambda random, x, depth: residual(_keeping(random, x, depth)),
+    "checkpointed": lambda random, x, depth: checkpointed(_keeping(random, x, depth)),
+    "fan_out": lambda random, x, depth: fan_out(*_branches(random, x, depth)),
+    "concatenate": lambda random, x, depth: concatenate(*_branches(random, x, depth)),
+    "parallel": _parallel,
+    "tied": _tied,
+    "repeat": _repeat,
+    "scan": _scan,
+}
+
+
+def _shape(tree):
+    return tree.shape if is_leaf(tree) else tuple(_shape(part) for part in tree)
+
+
+# --- which rules stood next to which ---------------------------------------------------------------------------------
+
+
+def pairs(rule: Rule) -> set[tuple[str, str]]:
+    """The ordered pairs of rules of which the second reads what the first gave."""
+    found: set[tuple[str, str]] = set()
+    _flow(rule, frozenset(), found)
+    return found
+
+
+def _flow(rule: Rule, before: frozenset, found: set) -> frozenset:
+    """Add the pairs inside a rule that reads the outputs of `before`; the names of the rules that give its output."""
+    if not isinstance(rule, Network):
+        found.update((name, rule.name) for name in before)
+        return frozenset({rule.name})
+    name = rule.combinator.__name__
+    if name in ("serial", "tied"):
+        return functools.reduce(lambda before, layer: _flow(layer, before, found), rule.layers, before)
+    after = frozenset().union(*(_flow(layer, before, found) for layer in rule.layers))
+    if name == "residual":
+        return after | before
+    if name == "repeat":
+        _flow(rule.layers[0], after, found)
+    return after
+
+
+@functools.cache
+def possible_pairs() -> frozenset[tuple[str, str]]:
+    """The ordered pairs of rules that fit together on some shape of the menu."""
+    found = set()
+    for name, rule in RULES.items():
+        for output in _outputs(rule):
+            found.update((name, after) for after in _fitting(_key(output)))
+    return frozenset(found)
+
+
+def _outputs(rule: Elementary):
+    """The outputs that a rule gives on the menu's shapes."""
+    for batch in BATCHES:
+        for width in WIDTHS:
+            sizes = {name: batch if name[0] == "*" else width for name in rule.signature.sizes}
+            bound = rule.bind(**{name: width for name in rule.signature.free_sizes})
+            try:
+                yield bound.shapes(with_sizes(rule.input, sizes))[1]
+            except SignatureError:
+                continue
+
+
+__all__ = ["DEPTH", "architecture", "pairs", "possible_pairs"]

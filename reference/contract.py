@@ -1,0 +1,148 @@
+"""What a correct derivative fulfils, as checks that yield findings.
+
+A check takes a rule and a point, and compares; it neither prints nor asserts.
+"""
+
+import functools
+from collections.abc import Iterable, Iterator
+
+import jax
+import numpy as np
+
+from ..signature import kind_of
+from .allowance import DTYPES, SLACK, Yardstick, round_to, yardsticks
+from .diagnosis import diagnose
+from .discrepancy import discrepancy
+from .finding import Finding
+from .oracles import ORACLES, Abstains, adjoint
+from .points import Point
+
+MISSING = object()
+
+
+def contract(rule, point: Point, dtypes: Iterable[str] = DTYPES, oracles: Iterable[str] = ()) -> Iterator[Finding]:
+    """Every check of a rule at a point: value, structure and cotangents in each dtype, these oracles in float64."""
+    dtypes = tuple(dtypes)
+    try:
+        measured = yardsticks(rule, point.primals, point.cotangent, dtypes)
+    except Exception as error:
+        yield _raised(rule, point, "definition", dtypes[0], error)
+        return
+    for dtype in dtypes:
+        try:
+            answer = by_hand(rule, point, dtype)
+        except Exception as error:  # whatever a rule raises is a finding, and the run goes on
+            yield _raised(rule, point, "vjp", dtype, error)
+            continue
+        yield from against_autodiff(rule, point, answer, measured[dtype], dtype)
+        if dtype == "float64":
+            for oracle in oracles:
+                yield from against_oracle(rule, point, answer, measured[dtype], oracle)
+
+
+def by_hand(rule, point: Point, dtype: str):
+    """The output and the cotangents that the hand-written halves give, in a dtype."""
+    primals, cotangent = round_to((point.primals, point.cotangent), dtype)
+    with jax.enable_x64(dtype == "float64"), jax.default_matmul_precision("highest"):
+        pieces = rule.compiled()
+        out, residuals = pieces.forward(*primals)
+        return out, pieces.backward(residuals, cotangent)
+
+
+def against_autodiff(rule, point: Point, answer, yardstick: Yardstick, dtype: str) -> Iterator[Finding]:
+    """The value against the definition's, and every cotangent against `jax.vjp` of it in float64."""
+    out, bars = answer
+    truths, allowances, unstable = (
+        {**_leaves(out_tree, ["y"], whole=True), **_leaves(bar_trees, primal_names(rule))}
+        for out_tree, bar_trees in (yardstick.truth, yardstick.allowance, yardstick.unstable)
+    )
+    like = {**_leaves(point.cotangent, ["y"], whole=True), **_leaves(point.primals, primal_names(rule))}
+    got = {**_leaves(out, ["y"], whole=True), **_leaves(tuple(bars), primal_names(rule))}
+    scope = _scope(rule, point)
+    for name in [*like, *(extra for extra in got if extra not in like)]:
+        check = "value" if name.split("[")[0] == "y" else "vjp"
+        make = functools.partial(Finding, str(rule), check, name, dtype, example=point.example)
+        fault = _malformed(got.get(name, MISSING), like.get(name, MISSING), truths.get(name), dtype)
+        if fault:
+            yield make("wrong", ratio=np.inf, message=fault)
+        elif truths[name] is not None:
+            bar = np.asarray(got[name], np.float64)
+            apart = discrepancy(bar, truths[name], allowances[name], unstable[name], dtype)
+            wrong = apart.ratio > 1
+            why = diagnose(name, got, truths, allowances, scope) if wrong else None
+            yield make("wrong" if wrong else "right", **vars(apart), diagnosis=why)
+
+
+def against_oracle(rule, point: Point, answer, yardstick: Yardstick, oracle: str) -> Iterator[Finding]:
+    """The cotangents in float64 against an independent oracle, which is allowed the error that it states."""
+    make = functools.partial(Finding, str(rule), oracle, dtype="float64", example=point.example)
+    names = primal_names(rule)
+    bars = tuple(answer[1])
+    try:
+        estimate = ORACLES[oracle](rule.definition)(point.primals, point.cotangent)
+    except Abstains as reason:
+        yield make(leaf="", verdict="abstained", message=str(reason))
+        return
+    value, error = _leaves(estimate.value, names), _leaves(estimate.error, names)
+    allowances, unstable = _leaves(yardstick.allowance[1], names), _leaves(yardstick.unstable[1], names)
+    for name, bar in _leaves(bars, names).items():
+        if bar is not None and value[name] is not None and np.shape(bar) == np.shape(value[name]):
+            apart = discrepancy(
+                np.asarray(bar, np.float64),
+                value[name],
+                allowances[name] + SLACK * error[name],
+                unstable[name],
+                "float64",
+            )
+            yield make(leaf=name, verdict="wrong" if apart.ratio > 1 else "right", **vars(apart))
+
+
+def primal_names(rule) -> list[str]:
+    """The names of the primals: a signature's own; in a network x, and params[i] for layer i."""
+    signature = getattr(rule, "signature", None)
+    return list(signature.primals) if signature else ["x", "params"]
+
+
+def _leaves(tree, names, whole=False) -> dict:
+    """Every leaf by its key path below the names of the primals; None counts as a leaf."""
+    if whole:
+        branches = {names[0]: tree}
+    elif names == ["x", "params"]:
+        branches = {"x": tree[0], "params": tuple(tree[1:])}
+    else:
+        branches = dict(zip([*names, *(f"primal {i}" for i in range(len(names), len(tree)))], tree, strict=False))
+    return {
+        name + jax.tree_util.keystr(path): leaf
+        for name, branch in branches.items()
+        for path, leaf in jax.tree_util.tree_leaves_with_path(branch, is_leaf=lambda a: a is None)
+    }
+
+
+def _malformed(bar, primal, truth, dtype) -> str | None:
+    """What is wrong with the form of a cotangent, if anything."""
+    if primal is MISSING:
+        return "a cotangent for a primal that does not exist"
+    if bar is MISSING:
+        return "no cotangent came back for this primal"
+    if truth is None:
+        return None if bar is None else f"a cotangent for a {kind_of(primal)} primal, which has none; return None"
+    if bar is None:
+        return "None came back for a float primal; return zeros where the derivative vanishes"
+    if np.shape(bar) != np.shape(primal):
+        return f"the shape is {np.shape(bar)}, but the primal's is {np.shape(primal)}"
+    if str(bar.dtype) != dtype:
+        return f"the dtype is {bar.dtype}, but the primal's is {dtype}"
+    return None
+
+
+def _scope(rule, point) -> dict[str, float]:
+    """The lengths and options by name, which a wrong factor may turn out to equal."""
+    scope = {f"{name}": float(v) for name, v in getattr(rule, "options", {}).items() if isinstance(v, int | float)}
+    for axis, length in enumerate(np.shape(jax.tree.leaves(point.primals)[0])):
+        scope[f"the length {length} of axis {axis}"] = float(length)
+    return scope
+
+
+def _raised(rule, point, check, dtype, error):
+    message = f"{type(error).__name__}: {error}".split("\n")[0]
+    return Finding(str(rule), check, "", dtype, "raised", message=message, example=point.example)

@@ -1,0 +1,48 @@
+"""How two answers differ, element by element, and whether rounding explains it."""
+
+import dataclasses
+
+import numpy as np
+
+from .allowance import unit
+
+
+@dataclasses.dataclass(frozen=True)
+class Discrepancy:
+    """The largest difference of a leaf from the truth: absolute, relative to the leaf's scale, in ulps, over its allowance."""
+
+    absolute: float
+    relative: float
+    ulps: float
+    ratio: float
+    index: tuple[int, ...] | None = None
+    got: float | None = None
+    expected: float | None = None
+
+
+def discrepancy(got: np.ndarray, expected: np.ndarray, allowance: np.ndarray, excused, dtype: str) -> Discrepancy:
+    """Hold one leaf against the truth.
+
+    Elements whose truth is not finite say nothing.  An element that is not finite though the truth is counts as
+    infinitely wrong, unless `excused`: autodiff of the definition fails there in the same dtype.
+    """
+    judged = np.isfinite(expected) & ~(excused & ~np.isfinite(got))
+    if not judged.any():
+        return Discrepancy(0.0, 0.0, 0.0, 0.0)
+    with np.errstate(invalid="ignore", divide="ignore"):
+        off = np.where(judged, np.abs(got - expected), 0)
+        off = np.where(np.isnan(off), np.inf, off)
+        ratio = np.where(off == 0, 0, off / allowance)
+    index = np.unravel_index(np.argmax(ratio), ratio.shape)
+    scale = float(np.max(np.abs(expected), where=judged, initial=0))
+    absolute = float(np.max(off))
+    relative = absolute / scale if scale else (np.inf if absolute else 0.0)
+    return Discrepancy(
+        absolute,
+        relative,
+        relative / (2 * unit(dtype)),
+        float(ratio[index]),
+        tuple(int(i) for i in index),
+        float(got[index]),
+        float(expected[index]),
+    )

@@ -1,0 +1,58 @@
+"""A finding: one thing that was compared, how far apart it was, and what that means."""
+
+import dataclasses
+from typing import Literal
+
+Verdict = Literal["right", "wrong", "raised", "abstained"]
+
+
+@dataclasses.dataclass(frozen=True)
+class Finding:
+    """What one check found about one leaf in one dtype.
+
+    ratio      the largest discrepancy over its allowance, elementwise; at most 1 where the verdict is right
+    relative   the largest discrepancy over the largest expected magnitude
+    ulps       the same in units of the dtype's epsilon
+    index      where the worst element is, with what came (`got`) and what was `expected` there
+    """
+
+    subject: str
+    check: str
+    leaf: str
+    dtype: str
+    verdict: Verdict
+    absolute: float = 0.0
+    relative: float = 0.0
+    ulps: float = 0.0
+    ratio: float = 0.0
+    index: tuple[int, ...] | None = None
+    got: float | None = None
+    expected: float | None = None
+    diagnosis: str | None = None
+    message: str | None = None
+    example: str | None = None
+    reproduction: str | None = None
+
+    @property
+    def ok(self) -> bool:
+        return self.verdict in ("right", "abstained")
+
+    def __str__(self):
+        head = f"{self.subject}: {self.leaf} in {self.dtype} "
+        if self.verdict in ("raised", "abstained"):
+            return f"{head}{self.verdict} [{self.check}]: {self.message}"
+        if self.verdict == "right":
+            return f"{head}is right [{self.check}]: {self.ulps:.3g} ulps off, {self.ratio:.2g} of what is allowed"
+        lines = [f"{head}is wrong [{self.check}]: {self.message or self._distance()}"]
+        if self.diagnosis:
+            lines.append(f"  {self.diagnosis}")
+        if self.index is not None:
+            lines.append(f"  worst at {list(self.index)}: got {self.got:.9g}, expected {self.expected:.9g}")
+        if self.example:
+            lines.append(f"  at {self.example}")
+        if self.reproduction:
+            lines.append(f"  reproduce: {self.reproduction}")
+        return "\n".join(lines)
+
+    def _distance(self):
+        return f"{self.relative:.3g} relative, {self.ulps:.3g} ulps, {self.ratio:.3g} times what rounding allows"

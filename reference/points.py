@@ -1,0 +1,143 @@
+"""Points at which a rule is checked: primals in their domains, and a cotangent that is never constant.
+
+A point is made from an expression, the input's shape, a kind of values and a seed, and from nothing else, so these
+four reproduce it anywhere.
+"""
+
+import dataclasses
+import math
+from typing import Any
+
+import jax
+import numpy as np
+
+from ..signature import Kinks, Leaf, OneOf, SignatureError, Sorted, is_leaf, unify, with_sizes
+
+LENGTHS = (1, 2, 3, 5)
+BATCHES = ((), (1,), (3,), (2, 3))
+VALUES = ("normal", "tied", "zero", "large", "tiny", "mixed", "kinks")
+
+
+@dataclasses.dataclass(frozen=True)
+class Point:
+    """Primals (NumPy float64, integers, keys) and an output cotangent, with the recipe that made them."""
+
+    primals: tuple
+    cotangent: Any
+    input: Any
+    values: str
+    seed: int
+
+    @property
+    def example(self) -> str:
+        return f"input={self.input} values={self.values} seed={self.seed}"
+
+
+def point(rule, input, values: str = "normal", seed: int = 0) -> Point:
+    """The point of a rule for an input of this shape (a tuple of lengths, or a tuple of such tuples)."""
+    if values not in VALUES:
+        raise SignatureError(f"values is {values!r}; it is one of {', '.join(VALUES)}")
+    x = input_leaves(rule, input)
+    parameters, output = rule.shapes(x)
+    rng = np.random.default_rng([seed, VALUES.index(values)])
+    primals = jax.tree.map(lambda leaf: draw(leaf, rng, values), (x, *parameters), is_leaf=is_leaf)
+    cotangent = jax.tree.map(lambda leaf: _cotangent(leaf, rng), output, is_leaf=is_leaf)
+    return Point(primals, cotangent, input, values, seed)
+
+
+def input_leaves(rule, shape):
+    """The leaves of a rule's input for a given shape, with the kinds and domains that the rule declares."""
+    tree = rule.input
+    if is_leaf(tree):
+        return with_sizes(tree, unify(tree, tuple(shape), {}))
+    if len(shape) != len(tree):
+        raise SignatureError(f"input has {len(shape)} shapes, but {rule} reads {len(tree)} arrays")
+    sizes: dict = {}
+    for leaf, lengths in zip(tree, shape, strict=True):
+        sizes = unify(leaf, tuple(lengths), sizes)
+    return with_sizes(tree, sizes)
+
+
+def draw(leaf: Leaf, rng: np.random.Generator, values: str):
+    """One array of a leaf's kind and shape, inside its domain."""
+    if leaf.kind == "key":
+        return jax.random.split(jax.random.key(int(rng.integers(2**31))), leaf.shape) if leaf.shape else jax.random.key(
+            int(rng.integers(2**31))
+        )
+    if leaf.kind == "boolean":
+        return rng.random(leaf.shape) < 0.5
+    if leaf.kind == "integer":
+        low, high = _bounds(leaf)
+        return rng.integers(math.ceil(max(low, 0)), 8 if math.isinf(high) else math.ceil(high), size=leaf.shape)
+    return np.asarray(_into_domain(leaf, _reals(leaf.shape, rng, values), rng, values), np.float64)
+
+
+def _reals(shape, rng, values):
+    normal = rng.normal(size=shape)
+    if values == "tied":
+        return rng.choice([-1.5, 0.1, 0.7, 2.0], size=shape)
+    if values == "zero":
+        return normal * (rng.random(shape) < 0.5)
+    if values == "mixed":
+        return normal * 2.0 ** rng.integers(-8, 6, size=shape)
+    return normal * {"large": 32.0, "tiny": 2.0**-10}.get(values, 1.0)
+
+
+def _into_domain(leaf, x, rng, values):
+    for constraint in leaf.domain:
+        if isinstance(constraint, OneOf):
+            return rng.choice(constraint.values, size=leaf.shape)
+        if isinstance(constraint, Kinks) and values == "kinks":
+            x = np.where(rng.random(leaf.shape) < 0.5, rng.choice(constraint.points, size=leaf.shape), x)
+    low, high = _bounds(leaf)
+    if math.isfinite(low) and math.isfinite(high):
+        x = low + (high - low) / (1 + np.exp(-x))
+    elif math.isfinite(low):
+        x = low + np.abs(x) + 2.0**-8
+    elif math.isfinite(high):
+        x = high - np.abs(x) - 2.0**-8
+    return np.sort(x, axis=-1) if any(c is Sorted or isinstance(c, Sorted) for c in leaf.domain) else x
+
+
+def _bounds(leaf):
+    low, high = -math.inf, math.inf
+    for c in leaf.domain:
+        low = max(low, *(v for v in (getattr(c, "gt", None), getattr(c, "ge", None)) if v is not None), -math.inf)
+        if isinstance(getattr(c, "lt", None), str):
+            raise SignatureError(f"values below {c.lt}, whose length is not known: bind it, as in name(5, 3)")
+        high = min(high, *(v for v in (getattr(c, "lt", None), getattr(c, "le", None)) if v is not None), math.inf)
+    return low, high
+
+
+def _cotangent(leaf, rng):
+    """Normal, or now and then a single one: an error in one element then stands alone."""
+    if rng.random() < 0.8 or not math.prod(leaf.shape):
+        return rng.normal(size=leaf.shape)
+    one_hot = np.zeros(math.prod(leaf.shape))
+    one_hot[rng.integers(one_hot.size)] = rng.normal()
+    return one_hot.reshape(leaf.shape)
+
+
+def instances(rule, count: int, seed: int):
+    """(rule with every length and option bound, input shape) for `count` choices of lengths.
+
+    The first has odd lengths that all differ, so that a transposed or exchanged axis shows; the second has length 1
+    everywhere; the others are drawn from LENGTHS and BATCHES.
+    """
+    rng = np.random.default_rng(seed)
+    names = rule.signature.sizes
+    for i in range(count):
+        options = {k: choices[rng.integers(len(choices))] for k, choices in rule.signature.options.items()}
+        sizes = {name: _size(name, i, position, rng) for position, name in enumerate(names)}
+        bound = rule.bind(**{n: s for n, s in sizes.items() if n in rule.signature.free_sizes}, **options)
+        yield bound, _shape(with_sizes(rule.input, sizes))
+
+
+def _size(name, i, position, rng):
+    if name.startswith("*"):
+        return [(3, 2), ()][i] if i < 2 else BATCHES[rng.integers(len(BATCHES))]
+    return [(5, 4, 7, 3)[position % 4], 1][i] if i < 2 else LENGTHS[rng.integers(len(LENGTHS))]
+
+
+def _shape(tree):
+    return tree.shape if is_leaf(tree) else tuple(_shape(part) for part in tree)
