@@ -1,4 +1,4 @@
-"""Sums that several rules share."""
+"""Sums and means that several rules share."""
 
 import jax.numpy as jnp
 
@@ -16,3 +16,13 @@ def row_mean(a):
 def row_sum(a):
     """The sum over the last axis, kept."""
     return jnp.sum(a, axis=-1, keepdims=True)
+
+
+def row_max(a):
+    """The maximum over the last axis, kept."""
+    return jnp.max(a, axis=-1, keepdims=True)
+
+
+def wide(a):
+    """Half precision as single precision, where squares would overflow and counts would round; the rest as it is."""
+    return a.astype(jnp.promote_types(a.dtype, jnp.float32))

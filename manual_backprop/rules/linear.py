@@ -1,4 +1,4 @@
-"""Affine maps and table lookups."""
+"""Linear maps and table lookups."""
 
 from typing import Annotated
 
@@ -34,6 +34,29 @@ def _(residuals, y_bar):
 
 
 @rule
+def linear(x: Float[Array, "*batch i"], w: Float[Array, "i o"]) -> Float[Array, "*batch o"]:
+    r"""Linear map of every row:  y = x w.
+
+    Derivative  x̄ = ȳ wᵀ    w̄ = Σ xᵀ ȳ,   summed over the batch
+
+    >>> print(linear(jnp.ones((1, 2)), jnp.ones((2, 3))))
+    [[2. 2. 2.]]
+    """
+    return x @ w
+
+
+@linear.def_forward
+def _(x, w):
+    return x @ w, (x, w)
+
+
+@linear.def_backward
+def _(residuals, y_bar):
+    x, w = residuals
+    return y_bar @ w.T, jnp.einsum("...i,...o->io", x, y_bar)
+
+
+@rule
 def embedding(
     indices: Annotated[Int[Array, "*batch"], Lt("vocabulary")], table: Float[Array, "vocabulary d"]
 ) -> Float[Array, "*batch d"]:
@@ -50,10 +73,10 @@ def embedding(
 
 @embedding.def_forward
 def _(indices, table):
-    return table[indices], (indices, table)
+    return table[indices], (indices, table[:, :0])  # of the table only its height is needed: no column of it is kept
 
 
 @embedding.def_backward
 def _(residuals, y_bar):
-    indices, table = residuals
-    return None, jnp.zeros_like(table).at[indices].add(y_bar)
+    indices, height = residuals
+    return None, jnp.zeros((height.shape[0], y_bar.shape[-1]), y_bar.dtype).at[indices].add(y_bar)

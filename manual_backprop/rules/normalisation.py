@@ -8,7 +8,7 @@ from jaxtyping import Array, Float
 
 from ..rule import rule
 from ..signature import OneOf
-from ._sums import row_mean, sum_to
+from ._sums import row_mean, sum_to, wide
 
 Eps = Annotated[float, OneOf(1e-5, 1e-1)]
 
@@ -38,15 +38,49 @@ def layer_norm(
 
 @layer_norm.def_forward
 def _(x, gamma, beta, *, eps):
-    centred = x - row_mean(x)
+    centred = wide(x) - row_mean(wide(x))
     r = lax.rsqrt(row_mean(centred**2) + eps)
     x_hat = centred * r
-    return gamma * x_hat + beta, (x_hat, r, gamma)
+    return (gamma * x_hat + beta).astype(x.dtype), (x_hat.astype(x.dtype), r, gamma)
 
 
 @layer_norm.def_backward
 def _(residuals, y_bar, *, eps):
     x_hat, r, gamma = residuals
-    g = gamma * y_bar
+    g = wide(gamma) * wide(y_bar)
     x_bar = r * (g - row_mean(g) - x_hat * row_mean(g * x_hat))
-    return x_bar, sum_to(gamma.shape, y_bar * x_hat), sum_to(gamma.shape, y_bar)
+    gamma_bar = sum_to(gamma.shape, wide(y_bar) * x_hat)
+    return x_bar.astype(y_bar.dtype), gamma_bar.astype(y_bar.dtype), sum_to(gamma.shape, y_bar)
+
+
+@rule
+def rms_norm(x: Float[Array, "*batch d"], gamma: Float[Array, "d"], *, eps: Eps = 1e-5) -> Float[Array, "*batch d"]:
+    r"""Give every row unit mean square, then rescale it:  y = γ x̂.
+
+        x̂ = x r,   r = 1 / √(⟨x²⟩ + ε),   ⟨·⟩ the mean over the row
+
+    Derivative  γ̄ = Σ ȳ x̂    x̄ = r (g − x̂ ⟨g x̂⟩),   g = γ ȳ
+
+    The subtracted term projects g away from the scale of the row, which the row cannot change.
+
+    Source: Zhang, Sennrich, 'Root Mean Square Layer Normalization', 2019, eq. 4.
+
+    >>> print(rms_norm(jnp.array([[1.0, 7.0]]), jnp.array([5.0, 5.0]), eps=0.0))
+    [[1. 7.]]
+    """
+    return gamma * x / jnp.sqrt(jnp.mean(x**2, axis=-1, keepdims=True) + eps)
+
+
+@rms_norm.def_forward
+def _(x, gamma, *, eps):
+    r = lax.rsqrt(row_mean(wide(x) ** 2) + eps)
+    x_hat = wide(x) * r
+    return (gamma * x_hat).astype(x.dtype), (x_hat.astype(x.dtype), r, gamma)
+
+
+@rms_norm.def_backward
+def _(residuals, y_bar, *, eps):
+    x_hat, r, gamma = residuals
+    g = wide(gamma) * wide(y_bar)
+    x_bar = r * (g - x_hat * row_mean(g * x_hat))
+    return x_bar.astype(y_bar.dtype), sum_to(gamma.shape, wide(y_bar) * x_hat).astype(y_bar.dtype)

@@ -1,0 +1,84 @@
+"""Rows as probabilities: exponentials over their sum, and the logarithms of both."""
+
+import jax.numpy as jnp
+from jaxtyping import Array, Float
+
+from ..rule import rule
+from ._sums import row_max, row_sum
+
+
+@rule
+def softmax(x: Float[Array, "*batch c"]) -> Float[Array, "*batch c"]:
+    r"""Turn every row into probabilities:  y_i = e^x_i / Σ_j e^x_j.
+
+    Derivative  x̄ = y (ȳ − Σ_j y_j ȳ_j), from the output alone
+
+    The subtracted mean of ȳ, weighted by y, is the part that a common shift of the row cannot answer.
+
+    >>> print(softmax(jnp.array([5.0, 5.0])))
+    [0.5 0.5]
+    """
+    return jnp.exp(x) / jnp.sum(jnp.exp(x), axis=-1, keepdims=True)
+
+
+@softmax.def_forward
+def _(x):
+    unscaled = jnp.exp(x - row_max(x))
+    y = unscaled / row_sum(unscaled)
+    return y, y
+
+
+@softmax.def_backward
+def _(y, y_bar):
+    return (y * (y_bar - row_sum(y * y_bar)),)
+
+
+@rule
+def log_softmax(x: Float[Array, "*batch c"]) -> Float[Array, "*batch c"]:
+    r"""Turn every row into log-probabilities:  y_i = log p_i,   p_i = e^x_i / Σ_j e^x_j.
+
+    Derivative  x̄ = ȳ − p Σ_j ȳ_j,   p = eʸ from the output alone
+
+    >>> print(log_softmax(jnp.array([5.0])))
+    [0.]
+    """
+    return jnp.log(jnp.exp(x) / jnp.sum(jnp.exp(x), axis=-1, keepdims=True))
+
+
+@log_softmax.def_forward
+def _(x):
+    shifted = x - row_max(x)
+    y = shifted - jnp.log(row_sum(jnp.exp(shifted)))
+    return y, y
+
+
+@log_softmax.def_backward
+def _(y, y_bar):
+    return (y_bar - jnp.exp(y) * row_sum(y_bar),)
+
+
+@rule
+def logsumexp(x: Float[Array, "*batch c"]) -> Float[Array, "*batch"]:
+    r"""Smooth maximum of every row:  y = log Σ_j e^x_j.
+
+    Derivative  x̄ = p ȳ,   p = softmax(x): the cotangent is shared out in proportion
+
+    Kept is p, as large as x: e^(x − y) would give it too, but with the rounding of y, large where x is.
+
+    >>> print(f"{logsumexp(jnp.zeros(4)):.6f}")  # log 4
+    1.386294
+    """
+    return jnp.log(jnp.sum(jnp.exp(x), axis=-1))
+
+
+@logsumexp.def_forward
+def _(x):
+    largest = row_max(x)
+    unscaled = jnp.exp(x - largest)
+    total = row_sum(unscaled)
+    return jnp.squeeze(largest + jnp.log(total), axis=-1), unscaled / total
+
+
+@logsumexp.def_backward
+def _(p, y_bar):
+    return (p * y_bar[..., None],)
