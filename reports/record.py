@@ -152,9 +152,9 @@ class Recorder:
 
 def write(path: str | os.PathLike, lines: Iterable[dict]) -> None:
     """Write whole lines, the header first, as one record."""
-    first, *rest = lines
+    first, *rest = list(lines) or [{}]
     if first.get("kind") != "header":
-        raise RecordError(f"a record starts with its header, but a line of kind {first.get('kind')!r} came first")
+        raise RecordError(f"a record starts with its header, but {_short(first)} came first")
     with Recorder(path, first) as recorder:
         for line in rest:
             recorder.add(line)
@@ -164,18 +164,16 @@ def load(path: str | os.PathLike) -> Record:
     """Read a record; damage of any kind is a RecordError that names the line."""
     path = pathlib.Path(path)
     try:
-        text = path.read_bytes().decode("utf-8")
+        content = path.read_bytes()
     except OSError as error:
         raise RecordError(f"cannot read the record {path}: {error.strerror}") from None
-    except UnicodeDecodeError as error:
-        raise RecordError(f"{path} is not a record: byte {error.start} is not UTF-8; {_AGAIN}") from None
-    if not text.strip():
+    if not content.strip():
         raise RecordError(f"{path} is empty; {_AGAIN}")
-    rows = text.removesuffix("\n").split("\n")
+    rows = content.removesuffix(b"\n").split(b"\n")
     lines = []
     for number, row in enumerate(rows, 1):
         where = f"{path}, line {number}"
-        cut_off = number == len(rows) and not text.endswith("\n")
+        cut_off = number == len(rows) and row.startswith(b"{") and not content.endswith(b"\n")
         line = _parse(row, where, cut_off)
         if (number == 1) != (line["kind"] == "header"):
             problem = "a second header" if number > 1 else f"{line['kind']!r} where the header belongs"
@@ -191,7 +189,7 @@ def load(path: str | os.PathLike) -> Record:
 
 def _parse(row, where, cut_off):
     try:
-        line = _unspell(json.loads(row, parse_constant=_refuse_constant))
+        line = _unspell(json.loads(row.decode("utf-8"), parse_constant=_refuse_constant))
     except ValueError as error:
         if cut_off:
             raise RecordError(

@@ -155,7 +155,7 @@ def test_a_place_that_cannot_be_written_is_named(tmp_path):
         write(tmp_path / "run.jsonl", [END])
 
 
-WHOLE = "".join(json.dumps(line) + "\n" for line in (HEADER, finding(), END))
+WHOLE = "".join(json.dumps(line, ensure_ascii=False) + "\n" for line in (HEADER, finding(), END))
 
 
 @pytest.mark.parametrize(
@@ -191,10 +191,17 @@ def test_damage_is_named_with_its_line(tmp_path, text, complaint):
 
 def test_what_is_no_record_at_all_is_named(tmp_path):
     (tmp_path / "run.jsonl").write_bytes(b"\x1f\x8b\x08\x00")
-    with pytest.raises(RecordError, match="is not a record: byte 1 is not UTF-8"):
+    with pytest.raises(RecordError, match="line 1: not JSON"):
         load(tmp_path / "run.jsonl")
     with pytest.raises(RecordError, match="cannot read the record"):
         load(tmp_path / "nothing.jsonl")
+
+
+def test_a_cut_inside_a_letter_is_a_cut(tmp_path):
+    content = WHOLE.replace("gamma", "γ").encode()
+    (tmp_path / "run.jsonl").write_bytes(content[: content.index("γ".encode()) + 1])
+    with pytest.raises(RecordError, match="line 2: the line is cut off"):
+        load(tmp_path / "run.jsonl")
 
 
 def test_a_missing_last_newline_is_no_damage(tmp_path):
