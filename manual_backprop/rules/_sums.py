@@ -1,4 +1,4 @@
-"""Sums and means that several rules share."""
+"""Sums and means that several rules share, and a logarithm of one."""
 
 import jax.numpy as jnp
 
@@ -26,3 +26,11 @@ def row_max(a):
 def wide(a):
     """Half precision as single precision, where squares would overflow and counts would round; the rest as it is."""
     return a.astype(jnp.promote_types(a.dtype, jnp.float32))
+
+
+def log_probabilities(x):
+    """The logarithm of softmax along the last axis, accurate for the largest probability too, however near 1 it is."""
+    shifted = x - row_max(x)
+    largest = jnp.argmax(x, axis=-1, keepdims=True) == jnp.arange(x.shape[-1])
+    others = row_sum(jnp.where(largest, 0, jnp.exp(shifted)))  # the largest is 1, and would swallow them
+    return shifted - jnp.log1p(others)

@@ -8,7 +8,7 @@ from jaxtyping import Array, Float, Int
 
 from ..rule import rule
 from ..signature import Interval, Kinks, Lt, OneOf
-from ._sums import row_max, row_sum, wide
+from ._sums import log_probabilities, row_sum, wide
 
 
 @rule
@@ -148,6 +148,7 @@ def softmax_cross_entropy(logits: Float[Array, "*batch c"], labels: Float[Array,
     Derivative  z̄ = (s p − t) ȳ / N,   s = Σ_j t_j    t̄ = −log p ȳ / N,   N the number of examples
 
     The labels may sum to any s: s = 1 is the usual, and the cotangent of a row of logits sums to zero for all.
+    The bracket is (p − 1) t + p (s − t), where p − 1 = e^(log p) − 1 stays exact for p near 1.
     It is the mean of optax.softmax_cross_entropy.
 
     >>> print(f"{softmax_cross_entropy(jnp.zeros((1, 4)), jnp.array([[0.5, 0.5, 0.0, 0.0]])):.6f}")  # log 4
@@ -159,7 +160,7 @@ def softmax_cross_entropy(logits: Float[Array, "*batch c"], labels: Float[Array,
 
 @softmax_cross_entropy.def_forward
 def _(logits, labels):
-    log_p = _log_softmax(wide(logits))
+    log_p = log_probabilities(wide(logits))
     value = _mean(-jnp.sum(labels * log_p, axis=-1), logits.dtype)
     return value, (log_p.astype(logits.dtype), labels)
 
@@ -168,7 +169,7 @@ def _(logits, labels):
 def _(residuals, y_bar):
     log_p, labels = map(wide, residuals)
     share = _share(y_bar, log_p.size // log_p.shape[-1])
-    logits_bar = (row_sum(labels) * jnp.exp(log_p) - labels) * share
+    logits_bar = (jnp.expm1(log_p) * labels + jnp.exp(log_p) * (row_sum(labels) - labels)) * share
     return logits_bar.astype(y_bar.dtype), (-log_p * share).astype(y_bar.dtype)
 
 
@@ -193,7 +194,7 @@ def softmax_cross_entropy_with_integer_labels(
 
 @softmax_cross_entropy_with_integer_labels.def_forward
 def _(logits, labels):
-    log_p = _log_softmax(wide(logits))
+    log_p = log_probabilities(wide(logits))
     value = _mean(-jnp.take_along_axis(log_p, labels[..., None], axis=-1), logits.dtype)
     return value, (log_p.astype(logits.dtype), labels)
 
@@ -202,7 +203,8 @@ def _(logits, labels):
 def _(residuals, y_bar):
     log_p, labels = residuals
     truth = labels[..., None] == jnp.arange(log_p.shape[-1])
-    return ((jnp.exp(wide(log_p)) - truth) * _share(y_bar, labels.size)).astype(y_bar.dtype), None
+    error = jnp.where(truth, jnp.expm1(wide(log_p)), jnp.exp(wide(log_p)))
+    return (error * _share(y_bar, labels.size)).astype(y_bar.dtype), None
 
 
 def _mean(a, dtype):
@@ -212,8 +214,3 @@ def _mean(a, dtype):
 def _share(y_bar, count):
     """What the cotangent of a mean leaves for each of its terms."""
     return wide(y_bar) / count
-
-
-def _log_softmax(x):
-    shifted = x - row_max(x)
-    return shifted - jnp.log(row_sum(jnp.exp(shifted)))

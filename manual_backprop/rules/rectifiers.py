@@ -7,6 +7,7 @@ from jaxtyping import Array, Float
 
 from ..rule import rule
 from ..signature import Kinks, OneOf
+from ._exponential import exp_minus_one
 from ._sums import sum_to
 
 Kinked = Annotated[Float[Array, "*n"], Kinks(0.0)]
@@ -123,7 +124,7 @@ def elu(x: Kinked, *, alpha: Annotated[float, OneOf(1.0, 0.5)] = 1.0) -> Float[A
     >>> print(elu(jnp.array([-100.0, 3.0]), alpha=0.5))
     [-0.5  3. ]
     """
-    return jnp.where(x > 0, x, alpha * (jnp.exp(_left(x)) - 1))
+    return jnp.where(x > 0, x, alpha * exp_minus_one(_left(x)))
 
 
 @elu.def_forward
@@ -147,7 +148,7 @@ def celu(x: Kinked, *, alpha: Annotated[float, OneOf(1.0, 0.5)] = 1.0) -> Float[
     >>> print(celu(jnp.array([-100.0, 3.0]), alpha=0.5))
     [-0.5  3. ]
     """
-    return jnp.where(x > 0, x, alpha * (jnp.exp(_left(x) / alpha) - 1))
+    return jnp.where(x > 0, x, alpha * exp_minus_one(_left(x) / alpha))
 
 
 @celu.def_forward
@@ -177,7 +178,7 @@ def selu(x: Kinked) -> Float[Array, "*n"]:
     >>> print(selu(jnp.array([0.0, 2.0])))
     [0.       2.101402]
     """
-    return SELU_SCALE * jnp.where(x > 0, x, SELU_ALPHA * (jnp.exp(_left(x)) - 1))
+    return SELU_SCALE * jnp.where(x > 0, x, SELU_ALPHA * exp_minus_one(_left(x)))
 
 
 @selu.def_forward

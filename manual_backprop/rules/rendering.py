@@ -7,6 +7,7 @@ from jaxtyping import Array, Float
 
 from ..rule import rule
 from ..signature import Ge, Gt, Sorted
+from ._exponential import exp_minus_one
 
 
 @rule
@@ -35,7 +36,7 @@ def volume_rendering(
     """
     optical = density * jnp.diff(depth, axis=-1, prepend=0)
     in_front = _shifted(jnp.cumsum(optical, axis=-1), first=0)
-    weight = jnp.exp(-in_front) * (1 - jnp.exp(-optical))
+    weight = jnp.exp(-in_front) * -exp_minus_one(-optical)
     return jnp.sum(weight[..., None] * colour, axis=-2)
 
 

@@ -4,7 +4,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 from ..rule import rule
-from ._sums import row_max, row_sum
+from ._sums import log_probabilities, row_max, row_sum
 
 
 @rule
@@ -13,7 +13,8 @@ def softmax(x: Float[Array, "*batch c"]) -> Float[Array, "*batch c"]:
 
     Derivative  x̄ = y (ȳ − Σ_j y_j ȳ_j), from the output alone
 
-    The subtracted mean of ȳ, weighted by y, is the part that a common shift of the row cannot answer.
+    The subtracted mean of ȳ, weighted by y, is the part that a common shift of the row cannot answer.  A constant
+    may therefore be taken from ȳ first: with ȳ_k, where y_k is the largest, no difference 1 − y_k is left to cancel.
 
     >>> print(softmax(jnp.array([5.0, 5.0])))
     [0.5 0.5]
@@ -30,6 +31,8 @@ def _(x):
 
 @softmax.def_backward
 def _(y, y_bar):
+    largest = jnp.argmax(y, axis=-1, keepdims=True)
+    y_bar = y_bar - jnp.take_along_axis(y_bar, largest, axis=-1)
     return (y * (y_bar - row_sum(y * y_bar)),)
 
 
@@ -37,7 +40,9 @@ def _(y, y_bar):
 def log_softmax(x: Float[Array, "*batch c"]) -> Float[Array, "*batch c"]:
     r"""Turn every row into log-probabilities:  y_i = log p_i,   p_i = e^x_i / Σ_j e^x_j.
 
-    Derivative  x̄ = ȳ − p Σ_j ȳ_j,   p = eʸ from the output alone
+    Derivative  x̄_i = Σ_j ([i = j] − p_i) ȳ_j = (1 − p_i) ȳ_i − p_i Σ_{j≠i} ȳ_j
+
+    Both coefficients come from the output alone, p = eʸ and 1 − p = −(eʸ − 1), exact where p is near 1.
 
     >>> print(log_softmax(jnp.array([5.0])))
     [0.]
@@ -47,14 +52,13 @@ def log_softmax(x: Float[Array, "*batch c"]) -> Float[Array, "*batch c"]:
 
 @log_softmax.def_forward
 def _(x):
-    shifted = x - row_max(x)
-    y = shifted - jnp.log(row_sum(jnp.exp(shifted)))
+    y = log_probabilities(x)
     return y, y
 
 
 @log_softmax.def_backward
 def _(y, y_bar):
-    return (y_bar - jnp.exp(y) * row_sum(y_bar),)
+    return (-jnp.expm1(y) * y_bar - jnp.exp(y) * (row_sum(y_bar) - y_bar),)
 
 
 @rule
