@@ -1,4 +1,4 @@
-"""Exponentials for definitions, of which autodiff takes an accurate derivative: a definition has to be the truth."""
+"""Exponentials that are accurate in both tails, by themselves and under autodiff: a definition has to be the truth."""
 
 import jax.numpy as jnp
 
@@ -12,9 +12,10 @@ def exp_minus_one(x):
 
 
 def logistic(x):
-    """1 / (1 + e⁻ˣ), which is eˣ / (1 + eˣ), each on the side where it cannot overflow.
+    """σ(x) = 1 / (1 + e⁻ˣ) = eˣ / (1 + eˣ), each on the side where it cannot overflow.
 
-    lax.logistic has the value only: autodiff takes its derivative to be y (1 − y), which cancels where y is near 1.
+    lax.logistic takes the first on both sides, and gives 0 in half precision from −12 on, where e¹² is too large.
+    Its derivative by autodiff is y (1 − y), which cancels where y is near 1.
     """
     e = jnp.exp(jnp.where(x >= 0, -x, x))
     return jnp.where(x >= 0, 1, e) / (1 + e)

@@ -10,6 +10,7 @@ from jaxtyping import Array, Float
 from ..rule import rule
 from ..signature import Kinks
 from ._exponential import exp_minus_one, logistic
+from ._sums import wide
 
 
 @rule
@@ -26,12 +27,12 @@ def silu(x: Float[Array, "*n"]) -> Float[Array, "*n"]:
 
 @silu.def_forward
 def _(x):
-    return x * lax.logistic(x), x
+    return x * logistic(x), x
 
 
 @silu.def_backward
 def _(x, y_bar):
-    return (y_bar * lax.logistic(x) * (1 + x * lax.logistic(-x)),)
+    return (y_bar * logistic(x) * (1 + x * logistic(-x)),)
 
 
 swish = silu
@@ -89,7 +90,7 @@ def gelu(x: Float[Array, "*n"], *, approximate: bool = True) -> Float[Array, "*n
 
 @gelu.def_forward
 def _(x, *, approximate):
-    return x * (lax.logistic(_twice_u(x)) if approximate else _normal_cdf(x)), x
+    return x * (logistic(_twice_u(x)) if approximate else _normal_cdf(x)), x
 
 
 @gelu.def_backward
@@ -97,7 +98,7 @@ def _(x, y_bar, *, approximate):
     if not approximate:
         return (y_bar * (_normal_cdf(x) + x * jnp.exp(-x * x / 2) / math.sqrt(2 * math.pi)),)
     x = jnp.clip(x, -50, 50)  # beyond, the gate is 0 or 1 in every dtype, and x² must not overflow
-    gate, other = lax.logistic(_twice_u(x)), lax.logistic(-_twice_u(x))
+    gate, other = logistic(_twice_u(x)), logistic(-_twice_u(x))
     slope = 2 * math.sqrt(2 / math.pi) * (1 + 3 * 0.044715 * x * x)
     return (y_bar * (gate + gate * other * x * slope),)
 
@@ -165,15 +166,15 @@ def glu(x: Float[Array, "*batch 2*d"]) -> Float[Array, "*batch d"]:
 
 @glu.def_forward
 def _(x):
-    a, b = _halves(x)
-    return a * lax.logistic(b), x
+    a, b = _halves(wide(x))  # a large a may raise what half precision has taken for zero
+    return (a * logistic(b)).astype(x.dtype), x
 
 
 @glu.def_backward
 def _(x, y_bar):
-    a, b = _halves(x)
-    a_bar = y_bar * lax.logistic(b)
-    return (jnp.concatenate([a_bar, a_bar * a * lax.logistic(-b)], axis=-1),)
+    a, b = _halves(wide(x))
+    a_bar = y_bar * logistic(b)
+    return (jnp.concatenate([a_bar, a_bar * a * logistic(-b)], axis=-1).astype(x.dtype),)
 
 
 def _halves(x):

@@ -3,11 +3,11 @@
 from typing import Annotated
 
 import jax.numpy as jnp
-from jax import lax
 from jaxtyping import Array, Float, Int
 
 from ..rule import rule
 from ..signature import Interval, Kinks, Lt, OneOf
+from ._exponential import logistic
 from ._sums import log_probabilities, row_sum, wide
 
 
@@ -135,7 +135,7 @@ def _(logits, labels):
 def _(residuals, y_bar):
     z, t = map(wide, residuals)
     share = _share(y_bar, z.size)
-    z_bar = ((1 - t) * lax.logistic(z) - t * lax.logistic(-z)) * share
+    z_bar = ((1 - t) * logistic(z) - t * logistic(-z)) * share
     return z_bar.astype(y_bar.dtype), (-z * share).astype(y_bar.dtype)
 
 

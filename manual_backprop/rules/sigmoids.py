@@ -3,11 +3,11 @@
 from typing import Annotated
 
 import jax.numpy as jnp
-from jax import lax
 from jaxtyping import Array, Float
 
 from ..rule import rule
 from ..signature import Kinks
+from ._exponential import logistic
 
 
 @rule
@@ -49,12 +49,12 @@ def sigmoid(x: Float[Array, "*n"]) -> Float[Array, "*n"]:
 
 @sigmoid.def_forward
 def _(x):
-    return lax.logistic(x), x
+    return logistic(x), x
 
 
 @sigmoid.def_backward
 def _(x, y_bar):
-    return (y_bar * lax.logistic(x) * lax.logistic(-x),)
+    return (y_bar * logistic(x) * logistic(-x),)
 
 
 @rule
