@@ -40,13 +40,13 @@ def failures(changes: Iterable[Change]) -> list[Change]:
 
 
 def compare(baseline: Record, current: Record) -> list[Change]:
-    """Every difference that matters, failures first."""
+    """Every difference that matters, failures first, those of architectures after those of rules."""
     changes = [*_environment(baseline, current), *_verdicts(baseline, current), *_coverage(baseline, current)]
     changes += [*_curves(baseline, current), *_lowerings(baseline, current)]
     if baseline.header.get("platform") == current.header.get("platform"):
         changes += _growth(baseline, current)
     order = ["wrong", "raised", "grown", "uncovered", "does not lower", "environment", "fixed", "covered"]
-    return sorted(changes, key=lambda change: (order.index(change.kind), change.key))
+    return sorted(changes, key=lambda change: (order.index(change.kind), change.key[0] == "architecture", change.key))
 
 
 def _environment(baseline, current):
@@ -124,6 +124,7 @@ def _wildcards(key):
         (family, subject, ANY, ANY, ANY),
         (family, subject, ANY, ANY, dtype),
         (family, subject, check, ANY, ANY),
+        (family, subject, ANY, leaf, ANY),
         (family, subject, check, ANY, dtype),
         (family, subject, check, leaf, ANY),
     ]

@@ -81,7 +81,7 @@ def _has_grown(old: Sample, new: Sample, pooled: float, surprise: float) -> bool
 def _pooled_wobble(samples: Iterable[tuple[tuple, Sample]]) -> Mapping[str, float]:
     wobbles = collections.defaultdict(lambda: [1.0])
     for (*_, dtype), sample in samples:
-        if sample.spread > 0.0:  # points that all agree tell nothing of how far others may lie
+        if min(sample.spread, sample.mean) > 0.0:  # points that all agree do not tell how far others may lie
             wobbles[dtype].append(sample.spread / sample.mean)
     return collections.defaultdict(lambda: 1.0) | {dtype: statistics.median(wobbles[dtype]) for dtype in wobbles}
 
@@ -120,4 +120,5 @@ def _sample(finding) -> Sample | None:
     if not all(map(math.isfinite, (ratio, relative, mean, spread))):
         return None
     unit = ratio * eps / relative if relative > 0.0 else 0.0
-    return Sample(mean, spread, finding.get("points") or 1, ratio, unit)
+    judged = (finding.get("points") or 1) - (finding.get("abstained") or 0)
+    return Sample(mean, spread, max(judged, 1), ratio, unit)

@@ -76,6 +76,8 @@ def test_an_abstention_where_there_was_a_verdict_is_lost_coverage():
          "layer_norm gamma (vjp) is no longer covered"),
         (lambda line: line["subject"] == "layer_norm" and line["check"] == "vjp",
          "layer_norm (vjp) is no longer covered"),
+        (lambda line: line["subject"] == "layer_norm" and line["leaf"] == "gamma",
+         "layer_norm gamma is no longer covered"),
         (lambda line: line["subject"] == "layer_norm" and line["dtype"] == "float32",
          "layer_norm (float32) is no longer covered"),
         (lambda line: line["subject"] == "layer_norm", "layer_norm is no longer covered"),
