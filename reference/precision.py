@@ -92,7 +92,7 @@ def rounded(closed, copies: int = COPIES) -> Callable:
 
     def run(*arrays):
         flat = jax.tree.leaves(arrays)
-        rows = jax.vmap(lambda noise: _evaluate(closed, flat, _Noise(noise)))(_noise(copies))
+        rows = jax.vmap(lambda noise: evaluate(closed, flat, Noise(noise)))(_noise(copies))
         return [row[0] for row in rows], [_scatter(row) for row in rows]
 
     return run
@@ -113,7 +113,7 @@ def _scatter(row):
     return jnp.where(jnp.isfinite(error), error, jnp.inf)
 
 
-class _Noise:
+class Noise:
     """Moves arrays by rounding errors; every use reads another window of the same random signs."""
 
     def __init__(self, signs):
@@ -152,7 +152,11 @@ def inner_jaxprs(equation) -> list:
     return [value for value in values if hasattr(getattr(value, "jaxpr", value), "eqns")]
 
 
-def _evaluate(closed, arguments, noise):
+def evaluate(closed, arguments, noise: Callable) -> list:
+    """Run a traced function with every result that rounds passed through `noise(array, ulps)`.
+
+    Operands go through it as well where a primitive may lose digits inside.
+    """
     jaxpr, constants = open_jaxpr(closed)
     known = dict(zip([*jaxpr.constvars, *jaxpr.invars], [*constants, *arguments], strict=True))
 
@@ -165,12 +169,15 @@ def _evaluate(closed, arguments, noise):
     return [read(atom) for atom in jaxpr.outvars]
 
 
+_evaluate = evaluate  # the name until now
+
+
 def _apply(equation, inputs, noise):
     name, inner = equation.primitive.name, inner_jaxprs(equation)
     if name in _CONTROL:
         return _CONTROL[name](equation.params, inputs, noise)
     if len(inner) == 1 and len(open_jaxpr(inner[0])[0].invars) == len(inputs) and not name.startswith(FOLDS):
-        return _evaluate(inner[0], inputs, noise)
+        return evaluate(inner[0], inputs, noise)
     rounds, ulps = name not in EXACT, SERIES_ULPS if name in SERIES else ULPS
     if rounds and name not in ELEMENTWISE:
         inputs = [noise(value, ulps) for value in inputs]
@@ -190,7 +197,7 @@ def _scan(params, inputs, noise):
     fixed, start, steps = inputs[:consts], inputs[consts : consts + carried], inputs[consts + carried :]
 
     def body(carry, now):
-        outputs = _evaluate(params["jaxpr"], [*fixed, *carry, *now], noise)
+        outputs = evaluate(params["jaxpr"], [*fixed, *carry, *now], noise)
         return outputs[:carried], outputs[carried:]
 
     carry, outputs = lax.scan(body, start, steps, length=params["length"], reverse=params["reverse"])
@@ -201,14 +208,14 @@ def _while(params, inputs, noise):
     split = params["cond_nconsts"]
     ask, fixed = inputs[:split], inputs[split : split + params["body_nconsts"]]
     return lax.while_loop(
-        lambda carry: _evaluate(params["cond_jaxpr"], [*ask, *carry], noise)[0],
-        lambda carry: _evaluate(params["body_jaxpr"], [*fixed, *carry], noise),
+        lambda carry: evaluate(params["cond_jaxpr"], [*ask, *carry], noise)[0],
+        lambda carry: evaluate(params["body_jaxpr"], [*fixed, *carry], noise),
         inputs[split + params["body_nconsts"] :],
     )
 
 
 def _cond(params, inputs, noise):
-    branches = [lambda *inputs, b=branch: _evaluate(b, inputs, noise) for branch in params["branches"]]
+    branches = [lambda *inputs, b=branch: evaluate(b, inputs, noise) for branch in params["branches"]]
     return lax.switch(inputs[0], branches, *inputs[1:])
 
 
