@@ -20,7 +20,7 @@ EPS = np.finfo(float).eps
 ULPS = 16  # the one constant: roundings of a result and of what it is most sensitive to
 
 
-# --- the same function, by somebody else ------------------------------------------------------------------------------
+# --- the same function, by somebody else -----------------------------------------------------------------------------
 
 
 def mean_of(loss):
@@ -148,7 +148,7 @@ def in_float64(function):
     return inside
 
 
-# --- over the whole range of each dtype -------------------------------------------------------------------------------
+# --- over the whole range of each dtype ------------------------------------------------------------------------------
 
 
 def _logistic(x):
