@@ -23,6 +23,11 @@ def good(tmp_path_factory):
     return _loaded(tmp_path_factory, failing=False)
 
 
+@pytest.fixture(scope="module")
+def rendered(run):
+    return page.render(run)
+
+
 def _loaded(factory, **options):
     path = factory.mktemp("record") / "run.jsonl"
     write(path, synthetic.lines(architectures=20, **options))
@@ -50,8 +55,7 @@ def wrong(subject="relu", **changes):
     return line | {"diagnosis": "off by a factor of 2", "reproduction": "manual-backprop check relu"} | changes
 
 
-def test_every_failure_is_readable_without_scripts(run):
-    rendered = page.render(run)
+def test_every_failure_is_readable_without_scripts(run, rendered):
     section = text_of(rendered[: rendered.index('<section id="rules">')] + "</main>")
     assert len(run.failures) > 5
     for finding in run.failures:
@@ -70,8 +74,7 @@ def test_a_page_without_failures_says_so(good):
     assert "None: nothing was wrong and nothing raised." in text
 
 
-def test_every_section_tells_what_the_record_holds(run):
-    rendered = page.render(run)
+def test_every_section_tells_what_the_record_holds(rendered):
     text = text_of(rendered)
     for rule in synthetic.RULES:
         assert f'id="rule-{rule}"' in rendered
@@ -84,8 +87,8 @@ def test_every_section_tells_what_the_record_holds(run):
     assert "passed" not in text
 
 
-def test_the_data_block_holds_every_finding(run):
-    data = data_of(page.render(run))
+def test_the_data_block_holds_every_finding(run, rendered):
+    data = data_of(rendered)
     assert data["count"] == len(run.findings)
     for name in ("subject", "verdict", "reproduction"):
         column = data["columns"][name]
@@ -96,12 +99,11 @@ def test_the_data_block_holds_every_finding(run):
     assert [curve["subject"] for curve in data["curves"]] == ["iris", "digits"]
 
 
-def test_large_data_is_packed_and_the_same(run, monkeypatch):
-    plain = data_of(page.render(run))
+def test_large_data_is_packed_and_the_same(run, rendered, monkeypatch):
     monkeypatch.setattr(columns, "PACKED_ABOVE", 1000)
     packed = page.render(run)
     assert 'data-packed="true"' in packed
-    assert data_of(packed) == plain
+    assert data_of(packed) == data_of(rendered)
 
 
 HOSTILE = "</script><script>alert(1)</script><b>&amp;\"'<!-- ]]> {{ 7 * 7 }}"
@@ -129,8 +131,7 @@ def test_hostile_text_stays_text():
     assert data_of(rendered)["columns"]["subject"]["words"] == [HOSTILE]
 
 
-def test_the_page_is_one_file_that_asks_for_nothing(run):
-    rendered = page.render(run)
+def test_the_page_is_one_file_that_asks_for_nothing(rendered):
     assert not re.search(r'(?:src|href)="(?!#|data:,)', rendered)
     styles = rendered[: rendered.index("</style>")]
     assert not re.search(r"url\(|@import", styles)
@@ -195,9 +196,9 @@ def test_subjects_beyond_the_first_hundred_are_left_to_the_table():
     assert data_of(rendered)["count"] == 103
 
 
-def test_a_page_is_written_where_it_is_asked_for(run, tmp_path):
+def test_a_page_is_written_where_it_is_asked_for(run, rendered, tmp_path):
     path = page.write(run, tmp_path / "index.html")
-    assert path.read_text("utf-8") == page.render(run)
+    assert path.read_text("utf-8") == rendered
     page.write(record_of(wrong(message="\ud800")), path)
     with pytest.raises(RecordError, match=r"cannot write the page to .*missing"):
         page.write(run, tmp_path / "missing" / "index.html")

@@ -158,7 +158,7 @@ const report = (() => {
   followSections();
   openTarget();
   addEventListener("hashchange", openTarget);
-  addEventListener("beforeprint", () => all("details").forEach((details) => (details.open = true)));
+  addEventListener("beforeprint", () => all("details:not(.rules *)").forEach((details) => (details.open = true)));
 
   return { all, copyable, digits, element, load, one, thousands };
 })();
