@@ -68,6 +68,13 @@ def test_every_failure_is_readable_without_scripts(run, rendered):
     assert "1 rule and 1 architecture are wrong; 1 rule raised." in section
 
 
+def test_every_reason_of_one_subject_is_told():
+    text = text_of(page.render(record_of(wrong(), wrong(leaf="w", diagnosis="transposed"), wrong(dtype="float64"))))
+    assert "off by a factor of 2" in text
+    assert "transposed" in text
+    assert text.count("1 more finding of the same leaf and reason") == 1
+
+
 def test_a_page_without_failures_says_so(good):
     text = text_of(page.render(good))
     assert "Every derivative judged is right." in text
