@@ -121,7 +121,7 @@ def mish(x: Float[Array, "*n"]) -> Float[Array, "*n"]:
     (1 − t²) σ(x) = 4 e (1 + e) / (n + 2)².  On the right both fractions are reduced to powers of e⁻ˣ, so that one
     exponential, e^(−|x|), serves every x and never overflows.
 
-    Source: Misra, 'Mish: A Self Regularized Non-Monotonic Activation Function', 2019, eqs. 1 and 2.
+    Source: Misra, 'Mish: A Self Regularized Non-Monotonic Activation Function', 2019.
 
     >>> print(mish(jnp.array([0.0, 100.0])))
     [  0. 100.]

@@ -143,7 +143,7 @@ def celu(x: Kinked, *, alpha: Annotated[float, OneOf(1.0, 0.5)] = 1.0) -> Float[
 
     Derivative  x̄ = ȳ where x > 0,  ȳ e^(x/α) elsewhere; at x = 0 it is 1 from both sides, only its slope jumps.
 
-    Source: Barron, 'Continuously Differentiable Exponential Linear Units', 2017, eqs. 2 and 3.
+    Source: Barron, 'Continuously Differentiable Exponential Linear Units', 2017.
 
     >>> print(celu(jnp.array([-100.0, 3.0]), alpha=0.5))
     [-0.5  3. ]
@@ -253,7 +253,7 @@ def squareplus(x: Float[Array, "*n"], *, b: Annotated[float, OneOf(4.0, 1.0)] = 
 
     Derivative  2 y y' − y − x y' = 0 gives  x̄ = ȳ y / (2y − x) = ȳ y / (y + b/(4y)), from the output alone
 
-    Source: Barron, 'Squareplus: A Softplus-Like Algebraic Rectifier', 2021, eqs. 1 and 2.
+    Source: Barron, 'Squareplus: A Softplus-Like Algebraic Rectifier', 2021.
 
     >>> print(squareplus(jnp.array([0.0, 1.5])))
     [1. 2.]
