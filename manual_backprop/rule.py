@@ -95,7 +95,10 @@ class Elementary(Rule):
         self._definition, self._halves, self._bound = definition, halves or [None, None], dict(bound or {})
         self.sizes = {k: v for k, v in self._bound.items() if k not in self.signature.options}
         self.options = {**self.signature.defaults, **{k: v for k, v in self._bound.items() if k not in self.sizes}}
-        self._identity = (definition, tuple(sorted(self._bound.items())))
+
+    @property
+    def _identity(self):
+        return self._definition, *self._halves, tuple(sorted(self._bound.items()))
 
     def def_forward(self, function: Callable) -> Callable:
         """Register forward(*primals, **options) -> (out, residuals)."""

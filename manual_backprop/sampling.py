@@ -4,16 +4,18 @@ Hypothesis hands out such an object too (`strategies.randoms`), so the same gram
 that shrinks.  Lengths come from a short menu, since every rule is compiled once per shape.
 """
 
+import contextlib
 import functools
+import itertools
 from random import Random
 
 from .combinators import Network, checkpointed, concatenate, fan_out, parallel, repeat, residual, scan, serial, tied
 from .rule import Elementary, Rule
 from .rules import RULES
-from .signature import Leaf, SignatureError, is_leaf, with_sizes
+from .signature import Leaf, Signature, SignatureError, is_leaf, with_sizes
 
 BATCHES = ((3,), (2, 3), (1,))
-WIDTHS = (4, 3, 6, 1)
+WIDTHS = (4, 6, 3, 1)
 DEPTH = 12
 
 
@@ -21,7 +23,7 @@ def architecture(random: Random, depth: int = DEPTH) -> tuple[Rule, tuple]:
     """A network of at most `depth` layers in series, and the shape of an input that it reads."""
     x = _leaf(random)
     first = _one(random, x)
-    if random.random() < 0.15:
+    if random.random() < 0.2:
         first, x = _opening(random)
     layers = [first]
     out = first.shapes(x)[1]
@@ -40,8 +42,8 @@ def _leaf(random):
 
 
 def _skewed(random, menu):
-    """The first entry half the time, so that few shapes carry most of the load."""
-    return menu[0] if random.random() < 0.5 else random.choice(menu)
+    """The first entry most of the time, so that few shapes carry the load and the others still occur."""
+    return menu[0] if random.random() < 0.6 else random.choice(menu)
 
 
 def _opening(random):
@@ -78,7 +80,7 @@ def _reads(rule: Elementary, x) -> bool:
     ):
         return False
     try:
-        rule.bind(**{name: 4 for name in rule.signature.free_sizes}).shapes(x)
+        rule.bind(**dict.fromkeys(rule.signature.free_sizes, 4)).shapes(x)
     except SignatureError:
         return False
     return True
@@ -116,18 +118,28 @@ def _chain(random, x, depth) -> tuple[Rule, Leaf]:
     return (layers[0] if len(layers) == 1 else serial(*layers)), x
 
 
-def _keeping(random, x, depth) -> Rule:
-    """A chain that gives back the shape it was given, by a dense layer where it has to."""
+def _to_width(random, x, width, depth) -> Rule:
+    """A chain that ends with this width and the other axes as they came, by a dense layer where it has to."""
     rule, out = _chain(random, x, depth)
-    if out.shape == x.shape:
+    if out.shape == (*x.shape[:-1], width):
         return rule
-    if out.shape[:-1] == x.shape[:-1]:
-        return serial(rule, RULES["dense"].sized(x.shape[-1]))
-    return RULES["tanh"]
+    dense = RULES["dense"].sized(width)
+    return serial(rule, dense) if out.shape[:-1] == x.shape[:-1] else dense
 
 
-def _branches(random, x, depth):
-    return [_keeping(random, x, depth) for _ in range(random.randint(2, 3))]
+def _keeping(random, x, depth) -> Rule:
+    return _to_width(random, x, x.shape[-1], depth)
+
+
+def _fan_out(random, x, depth):
+    return fan_out(*(_keeping(random, x, depth) for _ in range(random.randint(2, 3))))
+
+
+def _concatenate(random, x, depth):
+    """Branches whose widths add up to one of the menu."""
+    width = random.choice([w for w in WIDTHS if w > 1])
+    first = random.randint(1, width - 1)
+    return concatenate(_to_width(random, x, first, depth), _to_width(random, x, width - first, depth))
 
 
 def _parallel(random, x, depth):
@@ -162,13 +174,27 @@ def _scan(random, x, depth):
 _COMBINED = {
     "residual": lambda random, x, depth: residual(_keeping(random, x, depth)),
     "checkpointed": lambda random, x, depth: checkpointed(_keeping(random, x, depth)),
-    "fan_out": lambda random, x, depth: fan_out(*_branches(random, x, depth)),
-    "concatenate": lambda random, x, depth: concatenate(*_branches(random, x, depth)),
+    "fan_out": _fan_out,
+    "concatenate": _concatenate,
     "parallel": _parallel,
     "tied": _tied,
     "repeat": _repeat,
     "scan": _scan,
 }
+
+
+def any_input(rule: Rule) -> tuple:
+    """The first shape of the menu that a rule reads."""
+    names = Signature({"x": rule.input}, {}, {}, None).sizes
+    menus = [BATCHES if name[0] == "*" else WIDTHS for name in names]
+    for lengths in itertools.product(*menus):
+        x = with_sizes(rule.input, dict(zip(names, lengths, strict=True)))
+        try:
+            rule.shapes(x)
+        except SignatureError:
+            continue
+        return _shape(x)
+    raise SignatureError(f"no short shape fits {rule}; say --input")
 
 
 def _shape(tree):
@@ -203,24 +229,24 @@ def _flow(rule: Rule, before: frozenset, found: set) -> frozenset:
 
 @functools.cache
 def possible_pairs() -> frozenset[tuple[str, str]]:
-    """The ordered pairs of rules that fit together on some shape of the menu."""
+    """The ordered pairs of rules that fit together on some shape of the menu, alone or as two of a pair."""
     found = set()
     for name, rule in RULES.items():
-        for output in _outputs(rule):
-            found.update((name, after) for after in _fitting(_key(output)))
+        for output in map(_key, _outputs(rule)):
+            inputs = [output, (output, output)] if is_leaf(output) else [output, output[0]]
+            found.update((name, after) for x in inputs for after in _fitting(x))
     return frozenset(found)
 
 
 def _outputs(rule: Elementary):
     """The outputs that a rule gives on the menu's shapes."""
-    for batch in BATCHES:
-        for width in WIDTHS:
-            sizes = {name: batch if name[0] == "*" else width for name in rule.signature.sizes}
-            bound = rule.bind(**{name: width for name in rule.signature.free_sizes})
-            try:
-                yield bound.shapes(with_sizes(rule.input, sizes))[1]
-            except SignatureError:
-                continue
+    for batch, width in itertools.product(BATCHES, WIDTHS):
+        bound = rule.bind(**dict.fromkeys(rule.signature.free_sizes, width))
+        x = Leaf("float", (*batch, width))
+        if not _reads(rule, x):
+            x = with_sizes(rule.input, {name: batch if name[0] == "*" else width for name in rule.signature.sizes})
+        with contextlib.suppress(SignatureError):
+            yield bound.shapes(x)[1]
 
 
-__all__ = ["DEPTH", "architecture", "pairs", "possible_pairs"]
+__all__ = ["DEPTH", "any_input", "architecture", "pairs", "possible_pairs"]

@@ -3,20 +3,20 @@
 The truth is `jax.vjp` of the plain definition in float64.  In a dtype with unit roundoff u, element i of an answer
 is allowed
 
-    spread_i + SLACK (loss_i + u |truth_i| + least)
+    spread_i + SLACK (u scale + least)
 
-    spread   how far the truth moves when primals and cotangent are nudged by SLACK u, up and down: what nobody
-             who rounds his inputs can avoid.  The nudges come in antithetic pairs, so that at a point within
-             rounding of a kink one of the two crosses it.
-    loss     how far autodiff of the definition lands from the truth in this very dtype, at the point and at the
-             nudged copies: what evaluating the formula costs.  Where it overflows there, it is no excuse.
-    least    the smallest positive number of the dtype
+    spread   how far the truth moves when everything is nudged by SLACK roundings of that dtype: the primals, the
+             cotangent, and every intermediate result of the definition and of its derivative.  Whoever computes in
+             that dtype cannot avoid it.  The nudges come in antithetic pairs, so that at a point within rounding
+             of a kink one of the two crosses it.
+    scale    the largest |truth| of the leaf: one rounding of the answer's own size
+    least    the smallest positive number that arithmetic in the dtype keeps
 
-There is no number for a rule, a dtype or a test: SLACK is the only constant.  Nothing stands above float64, so its
-loss is float32's, scaled down by the ratio of the two units.
+There is no number for a rule, a dtype or a test: SLACK is the only constant.
 """
 
 import dataclasses
+import functools
 from typing import Any
 
 import jax
@@ -36,56 +36,42 @@ def unit(dtype: str) -> float:
     return float(jnp.finfo(dtype).eps) / 2
 
 
+@functools.cache
 def least(dtype: str) -> float:
-    """The smallest positive number of a dtype, which nothing can be resolved below."""
-    return float(jnp.finfo(dtype).smallest_subnormal)
+    """The smallest positive number that arithmetic keeps; whether it flushes subnormals is found by trying."""
+    with jax.enable_x64(True):
+        info = jnp.finfo(dtype)
+        kept = jax.jit(lambda x: x * 0.5)(np.asarray(info.tiny, jnp.dtype(dtype))) != 0
+    return float(info.smallest_subnormal if kept else info.tiny)
 
 
 @dataclasses.dataclass(frozen=True)
 class Yardstick:
-    """The truth at a point, the allowance around it, and where autodiff in the dtype was not finite.
-
-    Each is a tree (output, cotangents) of float64 arrays.
-    """
+    """The truth at a point and the allowance around it: each a tree (output, cotangents) of float64 arrays."""
 
     truth: Any
     allowance: Any
-    unstable: Any
 
 
 def yardsticks(rule, primals: tuple, cotangent, dtypes=DTYPES) -> dict[str, Yardstick]:
-    """Measure the truth and the allowance of a rule at a point, for answers in each of these dtypes.
-
-    One pass in float64 serves all dtypes; each dtype but float64 adds a pass of its own.
-    """
-    measured = tuple(dict.fromkeys((*dtypes, "float32") if "float64" in dtypes else dtypes))
-    copies = {dtype: _copies((primals, cotangent), dtype) for dtype in measured}
-    exact = _run_all(rule, copies, "float64")
-    losses, unstable = {}, {}
-    for dtype in measured:
-        if dtype != "float64":
-            answers = _run(rule, round_to(copies[dtype], dtype), dtype)
-            losses[dtype] = jax.tree.map(_largest_distance, answers, exact[dtype])
-            unstable[dtype] = jax.tree.map(lambda a: ~np.isfinite(a).all(axis=0), answers)
-    if "float64" in dtypes:
-        scale = unit("float64") / unit("float32")
-        losses["float64"] = jax.tree.map(lambda loss: loss * scale, losses["float32"])
-        unstable["float64"] = jax.tree.map(lambda a: ~np.isfinite(a[0]), exact["float64"])
-    return {dtype: _yardstick(exact[dtype], losses[dtype], unstable[dtype], dtype) for dtype in dtypes}
+    """Measure the truth and the allowance of a rule at a point, for answers in each of these dtypes, in one pass."""
+    copies = [_copies((primals, cotangent), dtype) for dtype in dtypes]
+    together = jax.tree.map(lambda *a: np.concatenate(a) if kind_of(a[0]) == "float" else a[0], *copies)
+    noises = tuple(noise for dtype in dtypes for noise in _noises(dtype))
+    with jax.enable_x64(True), jax.default_matmul_precision("highest"):
+        result = to_numpy(stacked_pullback(rule, noises)(*together))
+    count = 2 * PAIRS + 1
+    return {
+        dtype: _yardstick(jax.tree.map(lambda a, i=i: a[i * count : (i + 1) * count], result), dtype)
+        for i, dtype in enumerate(dtypes)
+    }
 
 
-def _yardstick(exact, loss, unstable, dtype):
-    u, floor = unit(dtype), least(dtype)
-    truth = jax.tree.map(lambda a: a[0], exact)
-    spread = jax.tree.map(lambda a: _largest_distance(a, a[:1]), exact)
-    allowance = jax.tree.map(lambda t, s, off: s + SLACK * (off + u * np.abs(t) + floor), truth, spread, loss)
-    return Yardstick(truth, allowance, unstable)
-
-
-def round_to(tree, dtype: str):
-    """The float leaves rounded to a dtype, as NumPy arrays of that dtype."""
-    with np.errstate(over="ignore"):
-        return jax.tree.map(lambda a: np.asarray(a).astype(jnp.dtype(dtype)) if kind_of(a) == "float" else a, tree)
+def _noises(dtype):
+    """No noise at the point itself, then antithetic pairs."""
+    relative, absolute = SLACK * unit(dtype), SLACK * least(dtype)
+    up = [(row, relative, absolute) for row in range(PAIRS)]
+    return (0, 0.0, 0.0), *up, *[(row, -relative, -absolute) for row, *_ in up]
 
 
 def _copies(point, dtype):
@@ -102,23 +88,26 @@ def _copies(point, dtype):
     return jax.tree.map(stack, point)
 
 
-def _run_all(rule, copies, dtype):
-    """One run over the copies of every dtype together, and its parts."""
-    count = 2 * PAIRS + 1
-    together = jax.tree.map(lambda *a: np.concatenate(a) if kind_of(a[0]) == "float" else a[0], *copies.values())
-    result = _run(rule, together, dtype)
-    return {
-        name: jax.tree.map(lambda a, i=i: a[i * count : (i + 1) * count], result) for i, name in enumerate(copies)
-    }
+def _yardstick(stack, dtype):
+    u, floor = unit(dtype), least(dtype)
+    truth = jax.tree.map(lambda a: a[0], stack)
+    allowance = jax.tree.map(lambda a: _spread(a) + SLACK * (u * scale(a[0]) + floor), stack)
+    return Yardstick(truth, allowance)
 
 
-def _run(rule, point, dtype):
-    with jax.enable_x64(dtype == "float64"), jax.default_matmul_precision("highest"):
-        return to_numpy(stacked_pullback(rule)(*point))
-
-
-def _largest_distance(stack, reference):
-    """The largest distance over the copies, elementwise; one that is not finite does not count."""
+def _spread(stack):
+    """The largest distance of a copy from the point itself, elementwise; one that is not finite does not count."""
     with np.errstate(invalid="ignore"):
-        apart = np.abs(stack - reference)
+        apart = np.abs(stack - stack[0])
     return np.max(np.where(np.isfinite(apart), apart, 0), axis=0)
+
+
+def scale(leaf: np.ndarray) -> float:
+    """The largest finite magnitude of a leaf."""
+    return float(np.max(np.abs(leaf), where=np.isfinite(leaf), initial=0))
+
+
+def round_to(tree, dtype: str):
+    """The float leaves rounded to a dtype, as NumPy arrays of that dtype."""
+    with np.errstate(over="ignore"):
+        return jax.tree.map(lambda a: np.asarray(a).astype(jnp.dtype(dtype)) if kind_of(a) == "float" else a, tree)

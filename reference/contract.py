@@ -14,8 +14,9 @@ from .allowance import DTYPES, SLACK, Yardstick, round_to, yardsticks
 from .diagnosis import diagnose
 from .discrepancy import discrepancy
 from .finding import Finding
-from .oracles import ORACLES, Abstains, adjoint
+from .oracles import ORACLES, Abstains
 from .points import Point
+from .pullback import pull
 
 MISSING = object()
 
@@ -29,6 +30,10 @@ def contract(rule, point: Point, dtypes: Iterable[str] = DTYPES, oracles: Iterab
         yield _raised(rule, point, "definition", dtypes[0], error)
         return
     for dtype in dtypes:
+        if not all(np.isfinite(leaf).all() for leaf in jax.tree.leaves(measured[dtype].truth)):
+            reason = "the definition or its derivative is not finite at this point, so it cannot be the truth"
+            yield Finding(str(rule), "vjp", "", dtype, "abstained", message=reason, example=point.example)
+            continue
         try:
             answer = by_hand(rule, point, dtype)
         except Exception as error:  # whatever a rule raises is a finding, and the run goes on
@@ -52,13 +57,11 @@ def by_hand(rule, point: Point, dtype: str):
 def against_autodiff(rule, point: Point, answer, yardstick: Yardstick, dtype: str) -> Iterator[Finding]:
     """The value against the definition's, and every cotangent against `jax.vjp` of it in float64."""
     out, bars = answer
-    truths, allowances, unstable = (
-        {**_leaves(out_tree, ["y"], whole=True), **_leaves(bar_trees, primal_names(rule))}
-        for out_tree, bar_trees in (yardstick.truth, yardstick.allowance, yardstick.unstable)
-    )
-    like = {**_leaves(point.cotangent, ["y"], whole=True), **_leaves(point.primals, primal_names(rule))}
-    got = {**_leaves(out, ["y"], whole=True), **_leaves(tuple(bars), primal_names(rule))}
+    name_all = functools.partial(_named, primal_names(rule))
+    truths, allowances = name_all(yardstick.truth), name_all(yardstick.allowance)
+    like, got = name_all((point.cotangent, point.primals)), name_all((out, tuple(bars)))
     scope = _scope(rule, point)
+    overflows = functools.cache(lambda: name_all(_plain(rule, point, dtype)))
     for name in [*like, *(extra for extra in got if extra not in like)]:
         check = "value" if name.split("[")[0] == "y" else "vjp"
         make = functools.partial(Finding, str(rule), check, name, dtype, example=point.example)
@@ -67,7 +70,9 @@ def against_autodiff(rule, point: Point, answer, yardstick: Yardstick, dtype: st
             yield make("wrong", ratio=np.inf, message=fault)
         elif truths[name] is not None:
             bar = np.asarray(got[name], np.float64)
-            apart = discrepancy(bar, truths[name], allowances[name], unstable[name], dtype)
+            finite = np.isfinite(bar).all()
+            excused = False if finite else ~np.isfinite(np.asarray(overflows()[name], np.float64))
+            apart = discrepancy(bar, truths[name], allowances[name], dtype, excused)
             wrong = apart.ratio > 1
             why = diagnose(name, got, truths, allowances, scope) if wrong else None
             yield make("wrong" if wrong else "right", **vars(apart), diagnosis=why)
@@ -84,14 +89,13 @@ def against_oracle(rule, point: Point, answer, yardstick: Yardstick, oracle: str
         yield make(leaf="", verdict="abstained", message=str(reason))
         return
     value, error = _leaves(estimate.value, names), _leaves(estimate.error, names)
-    allowances, unstable = _leaves(yardstick.allowance[1], names), _leaves(yardstick.unstable[1], names)
+    allowances = _leaves(yardstick.allowance[1], names)
     for name, bar in _leaves(bars, names).items():
         if bar is not None and value[name] is not None and np.shape(bar) == np.shape(value[name]):
             apart = discrepancy(
                 np.asarray(bar, np.float64),
                 value[name],
                 allowances[name] + SLACK * error[name],
-                unstable[name],
                 "float64",
             )
             yield make(leaf=name, verdict="wrong" if apart.ratio > 1 else "right", **vars(apart))
@@ -103,11 +107,22 @@ def primal_names(rule) -> list[str]:
     return list(signature.primals) if signature else ["x", "params"]
 
 
-def _leaves(tree, names, whole=False) -> dict:
+def _plain(rule, point, dtype):
+    """The output and the cotangents by autodiff of the definition in the dtype itself, overflowing where it does."""
+    primals, cotangent = round_to((point.primals, point.cotangent), dtype)
+    with jax.enable_x64(dtype == "float64"), jax.default_matmul_precision("highest"):
+        return pull(rule.compiled().definition, primals, cotangent)
+
+
+def _named(names, pair) -> dict:
+    """The leaves of an output, as y, and of a tuple like the primals, by their names."""
+    out, bars = pair
+    return {**_leaves((out,), ["y"]), **_leaves(bars, names)}
+
+
+def _leaves(tree, names) -> dict:
     """Every leaf by its key path below the names of the primals; None counts as a leaf."""
-    if whole:
-        branches = {names[0]: tree}
-    elif names == ["x", "params"]:
+    if names == ["x", "params"]:
         branches = {"x": tree[0], "params": tuple(tree[1:])}
     else:
         branches = dict(zip([*names, *(f"primal {i}" for i in range(len(names), len(tree)))], tree, strict=False))

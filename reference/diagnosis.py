@@ -37,8 +37,10 @@ def _factor(bar, truth, explains, scope):
         return None
     for what, value in scope.items():
         for power, words in ((1, what), (-1, f"1 / {what}"), (0.5, f"√({what})"), (-0.5, f"1 / √({what})")):
-            if value > 0 and value != 1 and np.isclose(factor, value**power, rtol=1e-3):
-                return f"off by a factor of {factor:.6g} everywhere, which is {words}: a mean or a sum too many or too few"
+            if value > 0 and value != 1 and explains(value**power * truth):
+                return (
+                    f"off by a factor of {factor:.6g} everywhere, which is {words}: a mean or a sum too many or too few"
+                )
     return f"off by a factor of {factor:.6g} everywhere: a constant was dropped or repeated"
 
 

@@ -4,12 +4,12 @@ import dataclasses
 
 import numpy as np
 
-from .allowance import unit
+from .allowance import scale, unit
 
 
 @dataclasses.dataclass(frozen=True)
 class Discrepancy:
-    """The largest difference of a leaf from the truth: absolute, relative to the leaf's scale, in ulps, over its allowance."""
+    """The largest difference of a leaf from the truth: absolute, relative to the leaf's scale, over its allowance."""
 
     absolute: float
     relative: float
@@ -20,11 +20,11 @@ class Discrepancy:
     expected: float | None = None
 
 
-def discrepancy(got: np.ndarray, expected: np.ndarray, allowance: np.ndarray, excused, dtype: str) -> Discrepancy:
+def discrepancy(got: np.ndarray, expected: np.ndarray, allowance: np.ndarray, dtype: str, excused=False) -> Discrepancy:
     """Hold one leaf against the truth.
 
     Elements whose truth is not finite say nothing.  An element that is not finite though the truth is counts as
-    infinitely wrong, unless `excused`: autodiff of the definition fails there in the same dtype.
+    infinitely wrong, unless it is `excused`: the definition itself overflows there in the same dtype.
     """
     judged = np.isfinite(expected) & ~(excused & ~np.isfinite(got))
     if not judged.any():
@@ -34,9 +34,8 @@ def discrepancy(got: np.ndarray, expected: np.ndarray, allowance: np.ndarray, ex
         off = np.where(np.isnan(off), np.inf, off)
         ratio = np.where(off == 0, 0, off / allowance)
     index = np.unravel_index(np.argmax(ratio), ratio.shape)
-    scale = float(np.max(np.abs(expected), where=judged, initial=0))
-    absolute = float(np.max(off))
-    relative = absolute / scale if scale else (np.inf if absolute else 0.0)
+    size, absolute = scale(expected), float(np.max(off))
+    relative = absolute / size if size else (np.inf if absolute else 0.0)
     return Discrepancy(
         absolute,
         relative,

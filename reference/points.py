@@ -61,8 +61,10 @@ def input_leaves(rule, shape):
 def draw(leaf: Leaf, rng: np.random.Generator, values: str):
     """One array of a leaf's kind and shape, inside its domain."""
     if leaf.kind == "key":
-        return jax.random.split(jax.random.key(int(rng.integers(2**31))), leaf.shape) if leaf.shape else jax.random.key(
-            int(rng.integers(2**31))
+        return (
+            jax.random.split(jax.random.key(int(rng.integers(2**31))), leaf.shape)
+            if leaf.shape
+            else jax.random.key(int(rng.integers(2**31)))
         )
     if leaf.kind == "boolean":
         return rng.random(leaf.shape) < 0.5

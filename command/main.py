@@ -1,0 +1,223 @@
+"""The command `manual-backprop`.  Nothing here imports jax before a subcommand needs it."""
+
+import ast
+import os
+import pathlib
+import shlex
+import sys
+
+import click
+
+EXIT_WRONG = 1
+PLATFORMS = ("cpu", "gpu", "tpu")
+DTYPES = ("float64", "float32", "bfloat16", "float16")
+VALUES = ("normal", "tied", "zero", "large", "tiny", "mixed", "kinks")
+# What bad input raises; each message says what came, what was expected and what to do.
+BAD_INPUT = ("SignatureError", "ExpressionError", "RecordError")
+
+
+class _Commands(click.Group):
+    """Bad input is one line and exit 2, whichever command meets it."""
+
+    def invoke(self, context):
+        try:
+            return super().invoke(context)
+        except Exception as error:
+            if type(error).__name__ in BAD_INPUT:
+                raise click.UsageError(str(error)) from None
+            raise
+
+
+@click.group(cls=_Commands, context_settings={"help_option_names": ["-h", "--help"]})
+@click.version_option(package_name="manual-backprop")
+def main():
+    """Gradient correctness for JAX: hand-written derivatives, held against independent oracles."""
+
+
+@main.command()
+@click.option(
+    "--output", default="report", show_default=True, type=click.Path(file_okay=False), help="Folder to write."
+)
+@click.option("--architectures", default=200, show_default=True, type=click.IntRange(min=0), help="Random networks.")
+@click.option("--seed", default=0, show_default=True, type=click.IntRange(min=0), help="Decides every random choice.")
+@click.option("--dtype", "dtypes", multiple=True, type=click.Choice(DTYPES), help="Only these; repeatable.")
+@click.option("--platform", default=None, type=click.Choice(PLATFORMS), help="The device; JAX's default otherwise.")
+@click.option("--quiet", is_flag=True, help="No progress bar.")
+def run(output, architectures, seed, dtypes, platform, quiet):
+    """Check every rule and random architectures, train by hand, and write the record and the page."""
+    folder = _writable(output)
+    with _device(platform):
+        from ..reports import page, record
+        from . import run as job
+        from .environment import header
+
+        plan = job.Plan(seed, architectures, dtypes or DTYPES)
+        path = folder / "record.jsonl"
+        interrupted = False
+        try:
+            with record.Recorder(path, header(_command_line(), plan.choices())) as recorder:
+                for step in _shown(job.work(plan), quiet):
+                    for line in step.lines:
+                        recorder.add(line)
+        except KeyboardInterrupt:
+            interrupted = True
+    loaded = record.load(path)
+    page.write(loaded, folder / "index.html")
+    _summary(loaded, folder / "index.html", path)
+    sys.exit(130 if interrupted else EXIT_WRONG if loaded.failures else 0)
+
+
+@main.command()
+@click.argument("rules", nargs=-1)
+@click.option("--expression", help="A network, e.g. 'serial(dense(5), relu, dense(3))'.")
+@click.option("--input", "shape", help="The input's shape, e.g. '(3, 4)'; several for a pair: '((3, 4), (3, 4))'.")
+@click.option("--values", multiple=True, type=click.Choice(VALUES), help="Kinds of values; all by default.")
+@click.option("--seed", default=0, show_default=True, type=click.IntRange(min=0))
+@click.option("--dtype", "dtypes", multiple=True, type=click.Choice(DTYPES), help="Only these; repeatable.")
+@click.option("--platform", default=None, type=click.Choice(PLATFORMS), help="The device; JAX's default otherwise.")
+@click.option("--verbose", "-v", is_flag=True, help="Every finding, not only what is wrong.")
+def check(rules, expression, shape, values, seed, dtypes, platform, verbose):
+    """Check rules by name, or one network by its expression."""
+    if bool(rules) == bool(expression):
+        raise click.UsageError("name rules, or give one --expression")
+    if shape and not expression:
+        raise click.UsageError("--input belongs to an --expression")
+    with _device(platform):
+        from . import check as checking
+
+        lines = checking.check(rules, expression, _shape(shape), values or VALUES, seed, dtypes or DTYPES)
+        wrong = 0
+        for finding in lines:
+            wrong += not finding.ok
+            if verbose or not finding.ok:
+                click.echo(str(finding))
+    click.echo(checking.sentence(lines))
+    sys.exit(EXIT_WRONG if wrong else 0)
+
+
+@main.command()
+@click.argument("baseline", type=click.Path(dir_okay=False))
+@click.argument("current", type=click.Path(dir_okay=False))
+@click.option("--page", "page_path", type=click.Path(dir_okay=False), help="Write a page of CURRENT with the changes.")
+def compare(baseline, current, page_path):
+    """Hold two records against each other: exit 1 where a gradient got worse or is no longer checked."""
+    from ..reports import compare as comparison
+    from ..reports import page, record
+
+    before, after = record.load(baseline), record.load(current)
+    changes = comparison.compare(before, after)
+    for change in changes:
+        click.echo(change.sentence)
+    failures = comparison.failures(changes)
+    if page_path:
+        page.write(after, page_path, changes)
+    click.echo(f"{len(changes)} changes, {len(failures)} of them for the worse")
+    sys.exit(EXIT_WRONG if failures else 0)
+
+
+@main.command()
+@click.argument("record", type=click.Path(dir_okay=False))
+@click.option("--output", default="index.html", show_default=True, type=click.Path(dir_okay=False))
+def render(record, output):
+    """Write the page of a record again."""
+    from ..reports import page
+    from ..reports import record as records
+
+    page.write(records.load(record), output)
+    click.echo(output)
+
+
+@main.command()
+def rules():
+    """List the rules with the first line of their derivation."""
+    from ..rules import RULES
+
+    for name, rule in RULES.items():
+        click.echo(f"{name:44} {(rule.__doc__ or '').strip().splitlines()[0]}")
+
+
+def _shape(text):
+    if text is None:
+        return None
+    try:
+        shape = ast.literal_eval(text)
+    except (ValueError, SyntaxError):
+        shape = None
+    shape = (shape,) if isinstance(shape, int) else shape
+    lengths = [n for part in shape for n in (part if isinstance(part, tuple) else (part,))] if shape else []
+    if not isinstance(shape, tuple) or not all(type(n) is int and n >= 0 for n in lengths):
+        raise click.UsageError(f"--input is {text!r}; a shape such as '(3, 4)' was expected")
+    return shape
+
+
+def _writable(output) -> pathlib.Path:
+    folder = pathlib.Path(output)
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        if not os.access(folder, os.W_OK):
+            raise PermissionError(13, "no permission to write there")
+    except OSError as error:
+        raise click.UsageError(f"--output {output}: {error.strerror}; choose another folder") from None
+    return folder
+
+
+def _device(platform):
+    import jax
+
+    if platform is None:
+        return jax.default_device(None)
+    try:
+        return jax.default_device(jax.devices(platform)[0])
+    except RuntimeError:
+        here = ", ".join(name for name in PLATFORMS if _has(name))
+        raise click.UsageError(f"--platform {platform} is not available; here there is {here}") from None
+
+
+def _has(platform):
+    import jax
+
+    try:
+        return bool(jax.devices(platform))
+    except RuntimeError:
+        return False
+
+
+def _shown(steps, quiet):
+    """The steps, with a progress bar beside them."""
+    from rich.console import Console
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+
+    columns = TextColumn("{task.description:14}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn()
+    with Progress(*columns, console=Console(stderr=True), disable=quiet) as progress:
+        tasks: dict = {}
+        for step in steps:
+            if step.stage not in tasks:
+                tasks[step.stage] = progress.add_task(step.stage, total=step.total)
+            progress.update(tasks[step.stage], completed=step.done)
+            yield step
+
+
+def _summary(record, page, path):
+    findings = record.findings
+    counts = {verdict: sum(f["verdict"] == verdict for f in findings) for verdict in ("right", "wrong", "raised")}
+    subjects = len({f["subject"] for f in findings if f["family"] == "rule"})
+    networks = len({f["subject"] for f in findings if f["family"] == "architecture"})
+    for failure in record.failures[:10]:
+        click.echo(f"{failure['verdict']}: {failure['subject']} {failure.get('leaf', '')} {failure.get('dtype', '')}")
+        click.echo(f"    {failure.get('diagnosis') or failure.get('message') or ''}")
+        click.echo(f"    {failure.get('reproduction') or ''}")
+    for curve in record.curves:
+        click.echo(
+            f"{curve['subject']}: {curve['accuracy_by_hand']:.1%} of the held-out right; by hand and by jax.grad at "
+            f"most {curve['largest_divergence_ulps']:.3g} ulps apart"
+        )
+    state = "" if record.finished else "interrupted: "
+    click.echo(
+        f"{state}{subjects} rules and {networks} architectures: {counts['right']} findings right, "
+        f"{counts['wrong']} wrong, {counts['raised']} raised"
+    )
+    click.echo(f"record  {path}\npage    {page}")
+
+
+def _command_line():
+    return "manual-backprop " + shlex.join(sys.argv[1:])

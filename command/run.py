@@ -1,0 +1,142 @@
+"""The main job: check every rule and many random architectures, train by hand, and say what lowers where.
+
+`work(plan)` yields what it did, step by step; it writes nothing and prints nothing.
+"""
+
+import dataclasses
+import random
+import shlex
+import time
+from collections.abc import Iterator
+
+from ..reference.allowance import DTYPES
+from ..reference.contract import contract
+from ..reference.finding import Finding
+from ..reference.oracles import ORACLES
+from ..reference.points import VALUES, instances, point
+from ..reference.shrinking import shrink
+from ..reports.ledger import Ledger
+from ..rule import Rule
+from ..rules import RULES
+from ..sampling import architecture, pairs, possible_pairs
+from . import experiments, lowering
+
+INSTANCES = 3  # choices of lengths for every rule; each is tried with every kind of values
+
+
+@dataclasses.dataclass(frozen=True)
+class Plan:
+    """What a run shall do; the seed decides every random choice."""
+
+    seed: int = 0
+    architectures: int = 200
+    dtypes: tuple[str, ...] = DTYPES
+
+    def choices(self) -> dict:
+        """What a record's header says of the plan."""
+        return {"seed": self.seed, "architectures": self.architectures, "precisions": list(self.dtypes)}
+
+
+@dataclasses.dataclass(frozen=True)
+class Step:
+    """One unit of work done: the stage it belongs to, how far that stage is, and the record lines it gave."""
+
+    stage: str
+    done: int
+    total: int
+    lines: list[dict]
+
+
+def work(plan: Plan) -> Iterator[Step]:
+    """Every step of the main job, in order."""
+    start = time.monotonic()
+    for i, rule in enumerate(RULES.values(), 1):
+        yield Step("rules", i, len(RULES), check_rule(rule, plan.seed, plan.dtypes))
+    yield from _architectures(plan)
+    for i, experiment in enumerate(experiments.EXPERIMENTS, 1):
+        yield Step("training", i, len(experiments.EXPERIMENTS), [experiment(plan.seed)])
+    for i, rule in enumerate(RULES.values(), 1):
+        yield Step("lowering", i, len(RULES), lowering.lower(rule))
+    yield Step("end", 1, 1, [{"kind": "end", "finished": True, "seconds": time.monotonic() - start}])
+
+
+def check_rule(rule, seed: int, dtypes=DTYPES) -> list[dict]:
+    """The worst finding of each check, leaf and dtype of one rule, over several lengths and every kind of values."""
+    ledger = Ledger()
+    for bound, shape in instances(rule, INSTANCES, seed):
+        for values in VALUES:
+            for line in check_point(bound, shape, values, seed, dtypes, oracles=ORACLES):
+                ledger.add(line | {"family": "rule", "subject": rule.name})
+    return ledger.lines()
+
+
+def check_point(rule: Rule, shape: tuple, values: str, seed: int, dtypes=DTYPES, oracles=()) -> Iterator[dict]:
+    """Every finding at one point, as record lines that say how to come back to it."""
+    at = point(rule, shape, values, seed)
+    for finding in contract(rule, at, dtypes, oracles):
+        yield line_of(dataclasses.replace(finding, reproduction=reproduction(rule, at, finding.dtype)))
+
+
+def line_of(finding: Finding) -> dict:
+    """A finding as a record line of a network; a rule's line names its rule instead."""
+    line = dataclasses.asdict(finding)
+    index, got, expected = (line.pop(name) for name in ("index", "got", "expected"))
+    worst = None if index is None else {"index": list(index), "got": got, "expected": expected}
+    return {"kind": "finding", "family": "architecture", **line, "worst": worst}
+
+
+def reproduction(rule: Rule, at, dtype: str) -> str:
+    """The command that checks the same rule at the same point."""
+    options = {"expression": rule, "input": at.input, "values": at.values, "seed": at.seed, "dtype": dtype}
+    return "manual-backprop check " + " ".join(f"--{name} {shlex.quote(str(v))}" for name, v in options.items())
+
+
+def _architectures(plan):
+    met: set = set()
+    start = time.monotonic()
+    for i in range(plan.architectures):
+        draw = random.Random(f"{plan.seed}:{i}")
+        rule, shape = architecture(draw)
+        values = draw.choice(("normal", "normal", *VALUES))
+        met |= pairs(rule)
+        yield Step("architectures", i + 1, plan.architectures, check_architecture(rule, shape, values, i, plan.dtypes))
+    seconds = time.monotonic() - start
+    possible = possible_pairs()
+    coverage = {
+        "kind": "coverage",
+        "pairs_possible": len(possible),
+        "pairs_seen": len(met & possible),
+        "missing": sorted(map(list, possible - met)),
+        "architectures": plan.architectures,
+        "architectures_per_second": plan.architectures / seconds if plan.architectures else 0.0,
+        "rules_seen": len({name for pair in met for name in pair}),
+    }
+    yield Step("architectures", plan.architectures, plan.architectures, [coverage])
+
+
+def check_architecture(rule, shape, values, seed, dtypes=DTYPES) -> list[dict]:
+    """The worst leaf of each check and dtype of a network; where one fails, the smallest part that still does."""
+    worst: dict = {}
+    for line in check_point(rule, shape, values, seed, dtypes):
+        key = line["check"], line["dtype"]
+        if key not in worst or _order(line) > _order(worst[key]):
+            worst[key] = line
+    return [_shrunk(rule, shape, values, seed, line) if _failed(line) else line for line in worst.values()]
+
+
+def _shrunk(rule, shape, values, seed, line):
+    def failures(candidate, lengths):
+        lines = check_point(candidate, lengths, values, seed, (line["dtype"],))
+        return [found for found in lines if _failed(found)]
+
+    smallest, lengths = shrink(rule, shape, failures)
+    found = (failures(smallest, lengths) or [line])[0]
+    return line | {key: found[key] for key in ("diagnosis", "reproduction", "worst", "example", "leaf")}
+
+
+def _failed(line):
+    return line["verdict"] in ("wrong", "raised")
+
+
+def _order(line):
+    return _failed(line), line["ratio"]
