@@ -15,10 +15,10 @@ Source: Ridders, 'Accurate computation of F′(x) and F′(x)F″(x)', 1982.
 import jax
 import jax.numpy as jnp
 import numpy as np
-from manual_backprop.reference.estimates import Estimate, oracle
-from manual_backprop.reference.precision import rounded
 
-from manual_backprop.signature import is_leaf
+from ..signature import is_leaf
+from .estimates import Estimate, oracle
+from .precision import rounded
 
 COORDINATES = 2048  # perturbed one by one; beyond, a random choice of as many
 BATCH_ELEMENTS = 2**20  # elements of perturbed primals held at a time

@@ -10,9 +10,9 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
-from manual_backprop.reference.precision import float64, widen
 
-from manual_backprop.signature import kind_of
+from ..signature import kind_of
+from .precision import float64, widen
 
 FUNCTIONS_KEPT = 256
 

@@ -12,11 +12,11 @@ All work is in float64.  Each oracle keeps what it compiled, one program per fun
 
 import jax
 import jax.numpy as jnp
-from manual_backprop.reference.differences import COORDINATES, adjoint_differences, domains_of, richardson
-from manual_backprop.reference.estimates import Abstains, Estimate, Identity, oracle
-from manual_backprop.reference.precision import FOLDS, inner_jaxprs, names, open_jaxpr, rounded
 
-from manual_backprop.signature import kind_of
+from ..signature import kind_of
+from .differences import COORDINATES, adjoint_differences, domains_of, richardson
+from .estimates import Abstains, Estimate, Identity, oracle
+from .precision import FOLDS, inner_jaxprs, names, open_jaxpr, rounded
 
 JACOBIAN_ENTRIES = 2**20  # above: outputs times inputs is more than a contraction is worth
 IMAGINARY_STEP = 2.0**-330  # its square vanishes beside any primal, and it is itself far above underflow

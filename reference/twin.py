@@ -16,11 +16,11 @@ from collections.abc import Callable
 
 import jax
 import numpy as np
-from manual_backprop.reference.allowance import PAIRS, SLACK, unit
-from manual_backprop.reference.precision import float64
 
-from manual_backprop.signature import kind_of
-from manual_backprop.training import by_hand, join, split, train
+from ..signature import kind_of
+from ..training import by_hand, join, split, train
+from .allowance import PAIRS, SLACK, unit
+from .precision import float64
 
 
 @dataclasses.dataclass(frozen=True)

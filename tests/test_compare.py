@@ -4,6 +4,7 @@ import random
 import statistics
 
 import pytest
+
 from manual_backprop.reports.compare import compare, failures
 from manual_backprop.reports.record import Record
 

@@ -10,9 +10,9 @@ import optax
 import pytest
 import scipy.special
 from jax import nn
-from manual_backprop.reference.points import instances, point
 from mpmath import mpf
 
+from manual_backprop.reference.points import instances, point
 from manual_backprop.rules import RULES
 from manual_backprop.signature import kind_of
 

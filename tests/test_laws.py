@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from manual_backprop.reference.points import instances, point
 
+from manual_backprop.reference.points import instances, point
 from manual_backprop.rules import RULES
 from manual_backprop.signature import kind_of
 

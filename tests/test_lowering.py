@@ -5,8 +5,8 @@ import collections
 import jax.numpy as jnp
 import pytest
 from jaxtyping import Array, Float
-from manual_backprop.command.lowering import PLATFORMS, lower
 
+from manual_backprop.command.lowering import PLATFORMS, lower
 from manual_backprop.rule import rule
 from manual_backprop.rules import RULES
 

@@ -6,9 +6,9 @@ import mpmath as mp
 import numpy as np
 import pytest
 from annotated_types import Ge, Gt, Interval
+
 from manual_backprop.reference import oracles, precision
 from manual_backprop.reference.oracles import ORACLES, Abstains, adjoint, adjoint_differences, domains_of, richardson
-
 from manual_backprop.signature import Leaf
 
 mp.mp.dps = 50

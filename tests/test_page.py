@@ -8,6 +8,7 @@ import re
 
 import pytest
 import synthetic
+
 from manual_backprop.reports import columns, page
 from manual_backprop.reports.compare import compare
 from manual_backprop.reports.record import Record, RecordError, load, write

@@ -5,6 +5,7 @@ import math
 import os
 
 import pytest
+
 from manual_backprop.reports.record import FORMAT, Record, Recorder, RecordError, key_of, load, write
 
 HEADER = {

@@ -7,10 +7,10 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
-from manual_backprop.command import experiments
-from manual_backprop.reference.twin import by_autodiff, twin
 
 from manual_backprop.combinators import serial
+from manual_backprop.command import experiments
+from manual_backprop.reference.twin import by_autodiff, twin
 from manual_backprop.rule import Elementary
 from manual_backprop.rules import RULES
 from manual_backprop.signature import Leaf, SignatureError
