@@ -9,6 +9,7 @@ import sys
 import click
 
 EXIT_WRONG = 1
+INTERRUPTED = 130  # as shells say of a program that Ctrl-C ended
 PLATFORMS = ("cpu", "gpu", "tpu")
 DTYPES = ("float64", "float32", "bfloat16", "float16")
 VALUES = ("normal", "tied", "zero", "large", "tiny", "mixed", "kinks")
@@ -46,25 +47,25 @@ def main():
 def run(output, architectures, seed, dtypes, platform, quiet):
     """Check every rule and random architectures, train by hand, and write the record and the page."""
     folder = _writable(output)
-    with _device(platform):
-        from ..reports import page, record
-        from . import run as job
-        from .environment import header
+    _use(platform)
+    from ..reports import page, record
+    from . import run as job
+    from .environment import header
 
-        plan = job.Plan(seed, architectures, dtypes or DTYPES)
-        path = folder / "record.jsonl"
-        interrupted = False
-        try:
-            with record.Recorder(path, header(_command_line(), plan.choices())) as recorder:
-                for step in _shown(job.work(plan), quiet):
-                    for line in step.lines:
-                        recorder.add(line)
-        except KeyboardInterrupt:
-            interrupted = True
+    plan = job.Plan(seed, architectures, dtypes or DTYPES)
+    path = folder / "record.jsonl"
+    interrupted = False
+    try:
+        with record.Recorder(path, header(_command_line(), plan.choices())) as recorder:
+            for step in _shown(job.work(plan), quiet):
+                for line in step.lines:
+                    recorder.add(line)
+    except KeyboardInterrupt:
+        interrupted = True
     loaded = record.load(path)
     page.write(loaded, folder / "index.html")
     _summary(loaded, folder / "index.html", path)
-    sys.exit(130 if interrupted else EXIT_WRONG if loaded.failures else 0)
+    sys.exit(INTERRUPTED if interrupted else EXIT_WRONG if loaded.failures else 0)
 
 
 @main.command()
@@ -82,16 +83,14 @@ def check(rules, expression, shape, values, seed, dtypes, platform, verbose):
         raise click.UsageError("name rules, or give one --expression")
     if shape and not expression:
         raise click.UsageError("--input belongs to an --expression")
-    with _device(platform):
-        from . import check as checking
+    _use(platform)
+    from . import check as checking
 
-        lines = checking.check(rules, expression, _shape(shape), values or VALUES, seed, dtypes or DTYPES)
-        wrong = 0
-        for finding in lines:
-            wrong += not finding.ok
-            if verbose or not finding.ok:
-                click.echo(str(finding))
-    click.echo(checking.sentence(lines))
+    findings = checking.check(rules, expression, _shape(shape), values or VALUES, seed, dtypes or DTYPES)
+    wrong = [finding for finding in findings if not finding.ok]
+    for finding in findings if verbose else wrong:
+        click.echo(str(finding))
+    click.echo(checking.sentence(findings))
     sys.exit(EXIT_WRONG if wrong else 0)
 
 
@@ -161,13 +160,14 @@ def _writable(output) -> pathlib.Path:
     return folder
 
 
-def _device(platform):
+def _use(platform):
+    """Run on a platform; every thread follows the configuration, where a context would hold for one alone."""
     import jax
 
     if platform is None:
-        return jax.default_device(None)
+        return
     try:
-        return jax.default_device(jax.devices(platform)[0])
+        jax.config.update("jax_default_device", jax.devices(platform)[0])
     except RuntimeError:
         here = ", ".join(name for name in PLATFORMS if _has(name))
         raise click.UsageError(f"--platform {platform} is not available; here there is {here}") from None

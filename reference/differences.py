@@ -18,7 +18,7 @@ import numpy as np
 
 from ..signature import is_leaf
 from .estimates import Estimate, oracle
-from .precision import rounded
+from .precision import compiled, rounded
 
 COORDINATES = 2048  # perturbed one by one; beyond, a random choice of as many
 BATCH_ELEMENTS = 2**20  # elements of perturbed primals held at a time
@@ -53,7 +53,7 @@ def _ladder(view, at):
 
     `at(flat, line, step)` is the point that lies `step` along a line.
     """
-    measure = jax.jit(rounded(view.trace(view)))
+    measure = compiled(rounded(view.trace(view)))
 
     @jax.jit
     def climb(flat, others, bars, sigmas, lines, steps):

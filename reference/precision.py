@@ -73,6 +73,11 @@ def widen(array) -> np.ndarray:
     return np.asarray(array).astype(np.float64)
 
 
+def compiled(function: Callable) -> Callable:
+    """`jax.jit` without optimisation: a program that runs a few times costs its compilation."""
+    return jax.jit(function, compiler_options={"xla_backend_optimization_level": 0})
+
+
 def with_rounding(function: Callable, copies: int = COPIES) -> Callable:
     """function(*arrays) -> arrays becomes (*arrays) -> (values, errors): two lists of arrays.
 
@@ -167,9 +172,6 @@ def evaluate(closed, arguments, noise: Callable) -> list:
         outputs = _apply(equation, [read(atom) for atom in equation.invars], noise)
         known.update(zip(equation.outvars, outputs, strict=True))
     return [read(atom) for atom in jaxpr.outvars]
-
-
-_evaluate = evaluate  # the name until now
 
 
 def _apply(equation, inputs, noise):

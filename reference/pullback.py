@@ -17,7 +17,7 @@ import numpy as np
 
 from ..rule import Opaque
 from ..signature import kind_of
-from .precision import NOISE_LENGTH, _evaluate
+from .precision import NOISE_LENGTH, compiled, evaluate
 
 Noises = tuple[tuple[int, float, float], ...]  # of every point: which row of random signs, δ and η
 
@@ -62,26 +62,33 @@ def _piece(f, noises):
 
 def _stack(function, noises):
     """function(primals, cotangent), compiled for stacks of both; integers, booleans and keys are not stacked."""
-    rows, relative, absolute = map(np.asarray, zip(*noises, strict=True))
-    signs = np.random.default_rng(0).choice([-1.0, 1.0], (rows.max() + 1, NOISE_LENGTH))[rows]
 
     def at_one_point(primals, cotangent, *noise):
         flat, structure = jax.tree.flatten((primals, cotangent))
         closed, shape = jax.make_jaxpr(lambda *flat: function(*structure.unflatten(flat)), return_shape=True)(*flat)
-        return jax.tree.unflatten(jax.tree.structure(shape), _evaluate(closed, flat, _Rounding(*noise)))
+        return jax.tree.unflatten(jax.tree.structure(shape), evaluate(closed, flat, _Rounding(*noise)))
 
-    def run(primals, cotangent):
+    @compiled
+    def run(primals, cotangent, factors, terms):
         axes = jax.tree.map(lambda a: 0 if kind_of(a) == "float" else None, primals)
-        return jax.vmap(at_one_point, in_axes=(axes, 0, 0, 0, 0))(primals, cotangent, signs, relative, absolute)
+        return jax.vmap(at_one_point, in_axes=(axes, 0, 0, 0))(primals, cotangent, factors, terms)
 
-    return jax.jit(run)
+    return lambda primals, cotangent: run(primals, cotangent, *_moves(noises))
+
+
+@functools.cache
+def _moves(noises: Noises) -> tuple[jax.Array, jax.Array]:
+    """What a result is multiplied by, and what is added to it: one row for each point."""
+    rows, relative, absolute = (np.asarray(column)[:, None] for column in zip(*noises, strict=True))
+    signs = np.random.default_rng(0).choice([-1.0, 1.0], (rows.max() + 1, NOISE_LENGTH))[rows[:, 0]]
+    return jnp.asarray(1 + signs * relative), jnp.asarray(signs * absolute)
 
 
 class _Rounding:
     """Moves every number it is given; every use reads another window of the same random signs."""
 
-    def __init__(self, signs, relative, absolute):
-        self.factors, self.terms, self.uses = 1 + signs * relative, signs * absolute, 0
+    def __init__(self, factors, terms):
+        self.factors, self.terms, self.uses = factors, terms, 0
 
     def __call__(self, array, ulps=None):
         if (
@@ -94,7 +101,9 @@ class _Rounding:
         return array * factor + term
 
     def _window(self, row, start, size):
-        return jax.lax.slice(jnp.tile(row, 1 + (start + size) // NOISE_LENGTH), (start,), (start + size,))
+        if start + size > NOISE_LENGTH:
+            row = jnp.tile(row, 1 + (start + size) // NOISE_LENGTH)
+        return jax.lax.slice(row, (start,), (start + size,))
 
 
 def to_numpy(tree):
