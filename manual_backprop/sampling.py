@@ -43,7 +43,7 @@ def _leaf(random):
 
 def _skewed(random, menu):
     """The first entry most of the time, so that few shapes carry the load and the others still occur."""
-    return menu[0] if random.random() < 0.6 else random.choice(menu)
+    return menu[0] if random.random() < 0.8 else random.choice(menu)
 
 
 def _opening(random):

@@ -28,6 +28,7 @@ from .pullback import stacked_pullback, to_numpy
 
 SLACK = 16
 PAIRS = 4
+COPIES = 1 + 2 * PAIRS  # the point itself comes first
 DTYPES = ("float64", "float32", "bfloat16", "float16")
 
 
@@ -55,14 +56,13 @@ class Yardstick:
 
 def yardsticks(rule, primals: tuple, cotangent, dtypes=DTYPES) -> dict[str, Yardstick]:
     """Measure the truth and the allowance of a rule at a point, for answers in each of these dtypes, in one pass."""
-    copies = [_copies((primals, cotangent), dtype) for dtype in dtypes]
-    together = jax.tree.map(lambda *a: np.concatenate(a) if kind_of(a[0]) == "float" else a[0], *copies)
+    stacks = [copies((primals, cotangent), dtype) for dtype in dtypes]
+    together = jax.tree.map(lambda *a: np.concatenate(a) if kind_of(a[0]) == "float" else a[0], *stacks)
     noises = tuple(noise for dtype in dtypes for noise in _noises(dtype))
     with jax.enable_x64(True), jax.default_matmul_precision("highest"):
         result = to_numpy(stacked_pullback(rule, noises)(*together))
-    count = 2 * PAIRS + 1
     return {
-        dtype: _yardstick(jax.tree.map(lambda a, i=i: a[i * count : (i + 1) * count], result), dtype)
+        dtype: _yardstick(jax.tree.map(lambda a, i=i: a[i * COPIES : (i + 1) * COPIES], result), dtype)
         for i, dtype in enumerate(dtypes)
     }
 
@@ -74,7 +74,7 @@ def _noises(dtype):
     return (0, 0.0, 0.0), *up, *[(row, -relative, -absolute) for row, *_ in up]
 
 
-def _copies(point, dtype):
+def copies(point, dtype):
     """The point, rounded to the dtype, and its nudged copies, stacked along a new first axis."""
     rng = np.random.default_rng(0)
 

@@ -33,34 +33,41 @@ def pull(f: Callable, primals: tuple, cotangent):
     return out, vjp(cotangent)[0]
 
 
-@functools.cache
 def stacked_pullback(rule, noises: Noises) -> Callable:
     """`pull` of a rule's definition, for float leaves that carry a leading axis of points.
 
     Every piece of a network is compiled once per shape and shared by all networks; `jax.vjp` composes the pieces.
     """
-    stack = functools.partial(_stack, noises=noises)
-    pieces = rule.map(lambda piece: _stacked(piece, noises))
+    pieces = rule.map(lambda piece: Opaque(piece, functools.partial(_piece, piece, noises)))
     if isinstance(pieces, Opaque):
-        return stack(functools.partial(pull, rule.definition))
+        return lambda primals, cotangent: _whole(rule)(primals, cotangent, *_moves(noises))
     return lambda primals, cotangent: pull(pieces.definition, primals, cotangent)
 
 
-@functools.cache
-def _stacked(rule, noises):
-    return Opaque(rule, functools.partial(_piece, noises=noises))
-
-
-def _piece(f, noises):
-    """A function on stacks whose derivative, too, is computed with exaggerated rounding."""
-    forward = _stack(lambda primals, _: f(*primals), noises)
-    backward = _stack(lambda primals, cotangent: pull(f, primals, cotangent)[1], noises)
-    piece = jax.custom_vjp(lambda *primals: forward(primals, ()))
-    piece.defvjp(lambda *primals: (forward(primals, ()), primals), backward)
+def _piece(rule, noises, _):
+    """A definition on stacks whose derivative, too, is computed with exaggerated rounding."""
+    forward, backward = _halves(rule)
+    moves = _moves(noises)
+    piece = jax.custom_vjp(lambda *primals: forward(primals, (), *moves))
+    piece.defvjp(
+        lambda *primals: (forward(primals, (), *moves), primals),
+        lambda primals, cotangent: backward(primals, cotangent, *moves),
+    )
     return piece
 
 
-def _stack(function, noises):
+@functools.cache
+def _whole(rule):
+    return _stack(functools.partial(pull, rule.definition))
+
+
+@functools.cache
+def _halves(rule):
+    forward = _stack(lambda primals, _: rule.definition(*primals))
+    return forward, _stack(lambda primals, cotangent: pull(rule.definition, primals, cotangent)[1])
+
+
+def _stack(function):
     """function(primals, cotangent), compiled for stacks of both; integers, booleans and keys are not stacked."""
 
     def at_one_point(primals, cotangent, *noise):
@@ -68,12 +75,11 @@ def _stack(function, noises):
         closed, shape = jax.make_jaxpr(lambda *flat: function(*structure.unflatten(flat)), return_shape=True)(*flat)
         return jax.tree.unflatten(jax.tree.structure(shape), evaluate(closed, flat, _Rounding(*noise)))
 
-    @compiled
     def run(primals, cotangent, factors, terms):
         axes = jax.tree.map(lambda a: 0 if kind_of(a) == "float" else None, primals)
         return jax.vmap(at_one_point, in_axes=(axes, 0, 0, 0))(primals, cotangent, factors, terms)
 
-    return lambda primals, cotangent: run(primals, cotangent, *_moves(noises))
+    return compiled(run)
 
 
 @functools.cache
