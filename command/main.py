@@ -17,15 +17,21 @@ VALUES = ("normal", "tied", "zero", "large", "tiny", "mixed", "kinks")
 BAD_INPUT = ("SignatureError", "ExpressionError", "RecordError")
 
 
+class BadInput(click.ClickException):
+    """One line on standard error, and exit 2."""
+
+    exit_code = 2
+
+
 class _Commands(click.Group):
-    """Bad input is one line and exit 2, whichever command meets it."""
+    """What a command refuses becomes bad input, whichever command it is."""
 
     def invoke(self, context):
         try:
             return super().invoke(context)
         except Exception as error:
             if type(error).__name__ in BAD_INPUT:
-                raise click.UsageError(str(error)) from None
+                raise BadInput(str(error)) from None
             raise
 
 
@@ -80,9 +86,9 @@ def run(output, architectures, seed, dtypes, platform, quiet):
 def check(rules, expression, shape, values, seed, dtypes, platform, verbose):
     """Check rules by name, or one network by its expression."""
     if bool(rules) == bool(expression):
-        raise click.UsageError("name rules, or give one --expression")
+        raise BadInput("name rules, or give one --expression")
     if shape and not expression:
-        raise click.UsageError("--input belongs to an --expression")
+        raise BadInput("--input belongs to an --expression")
     _use(platform)
     from . import check as checking
 
@@ -145,7 +151,7 @@ def _shape(text):
     shape = (shape,) if isinstance(shape, int) else shape
     lengths = [n for part in shape for n in (part if isinstance(part, tuple) else (part,))] if shape else []
     if not isinstance(shape, tuple) or not all(type(n) is int and n >= 0 for n in lengths):
-        raise click.UsageError(f"--input is {text!r}; a shape such as '(3, 4)' was expected")
+        raise BadInput(f"--input is {text!r}; a shape such as '(3, 4)' was expected")
     return shape
 
 
@@ -156,7 +162,7 @@ def _writable(output) -> pathlib.Path:
         if not os.access(folder, os.W_OK):
             raise PermissionError(13, "no permission to write there")
     except OSError as error:
-        raise click.UsageError(f"--output {output}: {error.strerror}; choose another folder") from None
+        raise BadInput(f"--output {output}: {error.strerror}; choose another folder") from None
     return folder
 
 
@@ -170,7 +176,7 @@ def _use(platform):
         jax.config.update("jax_default_device", jax.devices(platform)[0])
     except RuntimeError:
         here = ", ".join(name for name in PLATFORMS if _has(name))
-        raise click.UsageError(f"--platform {platform} is not available; here there is {here}") from None
+        raise BadInput(f"--platform {platform} is not available; here there is {here}") from None
 
 
 def _has(platform):
