@@ -17,6 +17,7 @@ from .signature import Leaf, Signature, SignatureError, is_leaf, with_sizes
 BATCHES = ((3,), (2, 3), (1,))
 WIDTHS = (4, 6, 3, 1)
 DEPTH = 12
+COMMON = 0.9  # how often a length is the first of its menu: what is compiled for it serves the next network too
 
 
 def architecture(random: Random, depth: int = DEPTH) -> tuple[Rule, tuple]:
@@ -43,7 +44,7 @@ def _leaf(random):
 
 def _skewed(random, menu):
     """The first entry most of the time, so that few shapes carry the load and the others still occur."""
-    return menu[0] if random.random() < 0.8 else random.choice(menu)
+    return menu[0] if random.random() < COMMON else random.choice(menu)
 
 
 def _opening(random):
@@ -93,7 +94,7 @@ def _key(x):
 def _sized(random, rule: Elementary) -> Elementary:
     """A rule with its free lengths from the menu, and now and then a static option other than its default."""
     sizes = {name: _skewed(random, WIDTHS) for name in rule.signature.free_sizes}
-    options = {k: random.choice(values) for k, values in rule.signature.options.items() if random.random() < 0.3}
+    options = {k: random.choice(values) for k, values in rule.signature.options.items() if random.random() > COMMON}
     return rule.bind(**sizes, **options) if sizes or options else rule
 
 
@@ -137,8 +138,8 @@ def _fan_out(random, x, depth):
 
 def _concatenate(random, x, depth):
     """Branches whose widths add up to one of the menu."""
-    width = random.choice([w for w in WIDTHS if w > 1])
-    first = random.randint(1, width - 1)
+    width = x.shape[-1] if x.shape[-1] > 1 else WIDTHS[0]
+    first = max(1, width // 2)
     return concatenate(_to_width(random, x, first, depth), _to_width(random, x, width - first, depth))
 
 

@@ -17,6 +17,7 @@ from .discrepancy import discrepancy
 from .finding import Finding
 from .oracles import ORACLES, Abstains
 from .points import Point
+from .precision import compiled
 from .pullback import pull, to_numpy
 
 MISSING = object()
@@ -56,7 +57,7 @@ def by_hand(rule, point: Point, dtype: str):
 @functools.cache
 def _both_halves(rule):
     """Forward, then backward: one program for a rule that is one piece, a chain of shared ones for a network."""
-    pieces = rule.compiled()
+    pieces = rule.map(_quick)
     halves = rule if isinstance(pieces, Opaque) else pieces
 
     def run(primals, cotangent):
@@ -64,6 +65,11 @@ def _both_halves(rule):
         return out, halves.backward(residuals, cotangent)
 
     return jax.jit(run) if halves is rule else run
+
+
+@functools.cache
+def _quick(piece):
+    return Opaque(piece, compiled)
 
 
 def against_autodiff(rule, point: Point, answer, yardstick: Yardstick, dtype: str) -> Iterator[Finding]:
@@ -118,7 +124,7 @@ def primal_names(rule) -> list[str]:
 
 def _overflows(rule, point, dtype) -> bool:
     """Whether autodiff of the definition, in the dtype itself, leaves its range at the point or a nudge away."""
-    definition = rule.compiled().definition
+    definition = rule.map(_quick).definition
     stack = round_to(copies((point.primals, point.cotangent), dtype), dtype)
     with jax.enable_x64(dtype == "float64"), jax.default_matmul_precision("highest"):
         answers = (

@@ -9,6 +9,7 @@ arithmetic', 1997.
 """
 
 import contextlib
+import functools
 import math
 from collections.abc import Callable
 
@@ -73,9 +74,30 @@ def widen(array) -> np.ndarray:
     return np.asarray(array).astype(np.float64)
 
 
+# For programs that run a few times, compiling is what costs.  Measured on the pullback of layer_norm: 240 ms of CPU
+# time by default, 50 ms with these; the numbers differ by rounding.
+QUICKLY = {
+    "xla_backend_optimization_level": 0,
+    "xla_cpu_use_fusion_emitters": False,
+    "xla_cpu_parallel_codegen_split_count": 1,
+}
+
+
 def compiled(function: Callable) -> Callable:
-    """`jax.jit` without optimisation: a program that runs a few times costs its compilation."""
-    return jax.jit(function, compiler_options={"xla_backend_optimization_level": 0})
+    """`jax.jit`, compiled quickly rather than to run quickly."""
+    return jax.jit(function, compiler_options=_options())
+
+
+@functools.cache
+def _options() -> dict:
+    """Those of QUICKLY that this version of XLA knows."""
+
+    def known(name):
+        with contextlib.suppress(jax.errors.JaxRuntimeError):
+            jax.jit(jnp.negative, compiler_options={name: QUICKLY[name]})(1.0)
+            return True
+
+    return {name: value for name, value in QUICKLY.items() if known(name)}
 
 
 def with_rounding(function: Callable, copies: int = COPIES) -> Callable:
