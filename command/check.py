@@ -2,14 +2,14 @@
 
 from collections.abc import Iterator, Sequence
 
-from ..architecture import ExpressionError, build
-from ..reference.contract import contract
-from ..reference.finding import Finding
-from ..reference.oracles import ORACLES
-from ..reference.points import instances, point
-from ..rule import Elementary, Rule
-from ..rules import RULES
-from ..sampling import any_input
+from manual_backprop.architecture import ExpressionError, build
+from manual_backprop.reference.contract import contract
+from manual_backprop.reference.finding import Finding
+from manual_backprop.reference.oracles import ORACLES
+from manual_backprop.reference.points import instances, point
+from manual_backprop.rule import Elementary, Rule
+from manual_backprop.rules import RULES
+from manual_backprop.sampling import any_input
 
 
 def check(names, expression, shape, values, seed, dtypes) -> list[Finding]:

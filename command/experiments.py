@@ -13,11 +13,11 @@ import numpy as np
 import optax
 from sklearn import datasets, model_selection
 
-from ..architecture import build
-from ..reference.precision import float64
-from ..reference.twin import twin
-from ..rules import RULES
-from ..signature import Leaf
+from manual_backprop.architecture import build
+from manual_backprop.reference.precision import float64
+from manual_backprop.reference.twin import twin
+from manual_backprop.rules import RULES
+from manual_backprop.signature import Leaf
 
 LOSS = RULES["softmax_cross_entropy_with_integer_labels"]
 IRIS = build("serial(dense(5), relu, dense(3))")

@@ -4,8 +4,8 @@ import jax
 import jax.numpy as jnp
 from jax import export
 
-from ..reference.points import input_leaves, instances
-from ..signature import is_leaf
+from manual_backprop.reference.points import input_leaves, instances
+from manual_backprop.signature import is_leaf
 
 PLATFORMS = ("cpu", "cuda", "tpu")
 DTYPES = {"float": jnp.float32, "integer": jnp.int32, "boolean": jnp.bool_}

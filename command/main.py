@@ -54,7 +54,8 @@ def run(output, architectures, seed, dtypes, platform, quiet):
     """Check every rule and random architectures, train by hand, and write the record and the page."""
     folder = _writable(output)
     _use(platform)
-    from ..reports import page, record
+    from manual_backprop.reports import page, record
+
     from . import run as job
     from .environment import header
 
@@ -106,8 +107,8 @@ def check(rules, expression, shape, values, seed, dtypes, platform, verbose):
 @click.option("--page", "page_path", type=click.Path(dir_okay=False), help="Write a page of CURRENT with the changes.")
 def compare(baseline, current, page_path):
     """Hold two records against each other: exit 1 where a gradient got worse or is no longer checked."""
-    from ..reports import compare as comparison
-    from ..reports import page, record
+    from manual_backprop.reports import compare as comparison
+    from manual_backprop.reports import page, record
 
     before, after = record.load(baseline), record.load(current)
     changes = comparison.compare(before, after)
@@ -125,8 +126,8 @@ def compare(baseline, current, page_path):
 @click.option("--output", default="index.html", show_default=True, type=click.Path(dir_okay=False))
 def render(record, output):
     """Write the page of a record again."""
-    from ..reports import page
-    from ..reports import record as records
+    from manual_backprop.reports import page
+    from manual_backprop.reports import record as records
 
     page.write(records.load(record), output)
     click.echo(output)
@@ -135,7 +136,7 @@ def render(record, output):
 @main.command()
 def rules():
     """List the rules with the first line of their derivation."""
-    from ..rules import RULES
+    from manual_backprop.rules import RULES
 
     for name, rule in RULES.items():
         click.echo(f"{name:44} {(rule.__doc__ or '').strip().splitlines()[0]}")

@@ -26,7 +26,7 @@ def pytest_addoption(parser):
 
 def pytest_configure(config):
     if profile := config.getoption("--gradient-profile"):
-        from ..reference.strategies import load_profile
+        from manual_backprop.reference.strategies import load_profile
 
         load_profile(profile)
     if config.getoption("--gradient-report") and not hasattr(config, "workerinput"):
@@ -42,7 +42,8 @@ def record_finding(request):
     if not request.config.getoption("--gradient-report"):
         yield lambda finding, family="rule", **fields: None
         return
-    from ..reports.ledger import Ledger
+    from manual_backprop.reports.ledger import Ledger
+
     from .run import line_of
 
     ledger = Ledger()
@@ -57,7 +58,7 @@ class _Report:
     def __init__(self, config):
         import pathlib
 
-        from ..reports.ledger import Ledger
+        from manual_backprop.reports.ledger import Ledger
 
         self.ledger, self.folder = Ledger(), pathlib.Path(config.getoption("--gradient-report"))
         self.start = time.monotonic()
@@ -74,7 +75,8 @@ class _Report:
                         self.ledger.add(line)
 
     def pytest_sessionfinish(self, session, exitstatus):
-        from ..reports import page, record
+        from manual_backprop.reports import page, record
+
         from .environment import header
 
         path = self.folder / "record.jsonl"

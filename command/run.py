@@ -11,16 +11,17 @@ import shlex
 import time
 from collections.abc import Callable, Iterable, Iterator
 
-from ..reference.allowance import DTYPES
-from ..reference.contract import contract
-from ..reference.finding import Finding
-from ..reference.oracles import ORACLES
-from ..reference.points import VALUES, instances, point
-from ..reference.shrinking import shrink
-from ..reports.ledger import Ledger
-from ..rule import Rule
-from ..rules import RULES
-from ..sampling import architecture, pairs, possible_pairs
+from manual_backprop.reference.allowance import DTYPES
+from manual_backprop.reference.contract import contract
+from manual_backprop.reference.finding import Finding
+from manual_backprop.reference.oracles import ORACLES
+from manual_backprop.reference.points import VALUES, instances, point
+from manual_backprop.reference.shrinking import shrink
+from manual_backprop.reports.ledger import Ledger
+from manual_backprop.rule import Rule
+from manual_backprop.rules import RULES
+from manual_backprop.sampling import architecture, pairs, possible_pairs
+
 from . import experiments, lowering
 
 INSTANCES = 3  # choices of lengths for every rule; each is tried with every kind of values

@@ -23,7 +23,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from ..signature import kind_of
+from manual_backprop.signature import kind_of
+
 from .pullback import stacked_pullback, to_numpy
 
 SLACK = 16

@@ -9,8 +9,9 @@ from collections.abc import Iterable, Iterator
 import jax
 import numpy as np
 
-from ..rule import Opaque
-from ..signature import kind_of
+from manual_backprop.rule import Opaque
+from manual_backprop.signature import kind_of
+
 from .allowance import COPIES, DTYPES, SLACK, Yardstick, copies, round_to, yardsticks
 from .diagnosis import diagnose
 from .discrepancy import discrepancy

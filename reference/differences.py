@@ -16,7 +16,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from ..signature import is_leaf
+from manual_backprop.signature import is_leaf
+
 from .estimates import Estimate, oracle
 from .precision import compiled, rounded
 

@@ -11,7 +11,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from ..signature import kind_of
+from manual_backprop.signature import kind_of
+
 from .precision import float64, widen
 
 FUNCTIONS_KEPT = 256

@@ -13,7 +13,8 @@ All work is in float64.  Each oracle keeps what it compiled, one program per fun
 import jax
 import jax.numpy as jnp
 
-from ..signature import kind_of
+from manual_backprop.signature import kind_of
+
 from .differences import COORDINATES, adjoint_differences, domains_of, richardson
 from .estimates import Abstains, Estimate, Identity, oracle
 from .precision import FOLDS, compiled, inner_jaxprs, names, open_jaxpr, rounded

@@ -11,7 +11,7 @@ from typing import Any
 import jax
 import numpy as np
 
-from ..signature import Kinks, Leaf, OneOf, SignatureError, Sorted, is_leaf, unify, with_sizes
+from manual_backprop.signature import Kinks, Leaf, OneOf, SignatureError, Sorted, is_leaf, unify, with_sizes
 
 LENGTHS = (1, 2, 3, 5)
 BATCHES = ((), (1,), (3,), (2, 3))

@@ -15,8 +15,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from ..rule import Opaque
-from ..signature import kind_of
+from manual_backprop.rule import Opaque
+from manual_backprop.signature import kind_of
+
 from .precision import NOISE_LENGTH, compiled, evaluate
 
 Noises = tuple[tuple[int, float, float], ...]  # of every point: which row of random signs, δ and η

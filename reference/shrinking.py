@@ -3,9 +3,10 @@
 import time
 from collections.abc import Callable, Iterator
 
-from ..combinators import Network, serial
-from ..rule import Elementary, Rule
-from ..signature import SignatureError
+from manual_backprop.combinators import Network, serial
+from manual_backprop.rule import Elementary, Rule
+from manual_backprop.signature import SignatureError
+
 from .points import input_leaves
 
 SECONDS = 20.0

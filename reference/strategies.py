@@ -15,7 +15,8 @@ from typing import NamedTuple
 from hypothesis import HealthCheck, Phase, Verbosity, settings
 from hypothesis import strategies as st
 
-from ..rule import Rule
+from manual_backprop.rule import Rule
+
 from . import points as at
 
 EXAMPLES = {"quick": 4, "default": 20, "thorough": 300}

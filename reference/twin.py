@@ -17,8 +17,9 @@ from collections.abc import Callable
 import jax
 import numpy as np
 
-from ..signature import kind_of
-from ..training import by_hand, join, split, train
+from manual_backprop.signature import kind_of
+from manual_backprop.training import by_hand, join, split, train
+
 from .allowance import PAIRS, SLACK, unit
 from .precision import float64
 

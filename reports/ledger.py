@@ -8,7 +8,7 @@ _WORSE = {"right": 0, "abstained": -1, "wrong": 1, "raised": 2}
 
 
 class Ledger:
-    """Collects finding lines; one line per key comes out, in order of first appearance.
+    """Collects finding lines, also of other ledgers; one line per key comes out, in order of first appearance.
 
     points, mean_ratio, spread    how many findings the line stands for, the mean and the standard deviation of
                                   their ratio
@@ -25,7 +25,13 @@ class Ledger:
         if _badness(line) > _badness(kept):
             self._kept[key] = line
         sums = self._sums.setdefault(key, [0, 0.0, 0.0, 0])
-        if line["verdict"] == "abstained":
+        if "points" in line:  # a line of another ledger, which stands for many
+            judged = line["points"] - line["abstained"]
+            sums[0] += judged
+            sums[1] += judged * line["mean_ratio"]
+            sums[2] += judged * (line["spread"] ** 2 + line["mean_ratio"] ** 2)
+            sums[3] += line["abstained"]
+        elif line["verdict"] == "abstained":
             sums[3] += 1
         elif math.isfinite(line["ratio"]):
             sums[0] += 1
