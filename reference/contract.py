@@ -125,7 +125,7 @@ def primal_names(rule) -> list[str]:
 
 def _overflows(rule, point, dtype) -> bool:
     """Whether autodiff of the definition, in the dtype itself, leaves its range at the point or a nudge away."""
-    definition = rule.map(_quick).definition
+    definition = rule.compiled().definition  # under jax.vjp a program cannot have options of its own
     stack = round_to(copies((point.primals, point.cotangent), dtype), dtype)
     with jax.enable_x64(dtype == "float64"), jax.default_matmul_precision("highest"):
         answers = (
