@@ -10,7 +10,6 @@ _HOMES = {
     "Finding": "finding",
     "ORACLES": "oracles",
     "Point": "points",
-    "contract": "contract",
     "point": "points",
     "shrink": "shrinking",
 }
