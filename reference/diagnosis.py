@@ -33,7 +33,7 @@ def diagnose(name: str, got: dict, truths: dict, allowances: dict, scope: dict[s
 def _factor(bar, truth, explains, scope):
     norm = np.vdot(truth, truth)
     factor = float(np.vdot(truth, bar) / norm) if norm else 0.0
-    if truth.size < 2 or not factor or not explains(factor * truth):
+    if np.count_nonzero(truth) < 2 or not factor or not explains(factor * truth):
         return None
     for what, value in scope.items():
         for power, words in ((1, what), (-1, f"1 / {what}"), (0.5, f"√({what})"), (-0.5, f"1 / √({what})")):
