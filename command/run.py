@@ -12,9 +12,8 @@ import time
 from collections.abc import Callable, Iterable, Iterator
 
 from manual_backprop.reference.allowance import DTYPES
-from manual_backprop.reference.contract import contract
+from manual_backprop.reference.contract import INDEPENDENT, contract
 from manual_backprop.reference.finding import Finding
-from manual_backprop.reference.oracles import ORACLES
 from manual_backprop.reference.points import VALUES, instances, point
 from manual_backprop.reference.shrinking import shrink
 from manual_backprop.reports.ledger import Ledger
@@ -25,7 +24,6 @@ from manual_backprop.sampling import architecture, pairs, possible_pairs
 from . import experiments, lowering
 
 INSTANCES = 3  # choices of lengths for every rule; each is tried with every kind of values
-INDEPENDENT = tuple(name for name in ORACLES if name != "vjp")  # jax.vjp is what every check starts from
 
 
 @dataclasses.dataclass(frozen=True)

@@ -22,6 +22,8 @@ from .precision import compiled
 from .pullback import pull, to_numpy
 
 MISSING = object()
+IDENTITIES = {"adjoint": adjoint, "adjoint_differences": adjoint_differences}
+INDEPENDENT = (*(name for name in ORACLES if name != "vjp"), *IDENTITIES)  # jax.vjp is what every check starts from
 
 
 def contract(rule, point: Point, dtypes: Iterable[str] = DTYPES, oracles: Iterable[str] = ()) -> Iterator[Finding]:
@@ -45,7 +47,8 @@ def contract(rule, point: Point, dtypes: Iterable[str] = DTYPES, oracles: Iterab
         yield from against_autodiff(rule, point, answer, measured[dtype], dtype)
         if dtype == "float64":
             for oracle in oracles:
-                yield from against_oracle(rule, point, answer, measured[dtype], oracle)
+                against = against_identity if oracle in IDENTITIES else against_oracle
+                yield from against(rule, point, answer, measured[dtype], oracle)
 
 
 def by_hand(rule, point: Point, dtype: str):
@@ -115,6 +118,23 @@ def against_oracle(rule, point: Point, answer, yardstick: Yardstick, oracle: str
             nearest = np.clip(got, value[name] - error_here, value[name] + error_here)
             apart = discrepancy(got, nearest, allowances[name], "float64")
             yield make(leaf=name, verdict="wrong" if apart.ratio > 1 else "right", **vars(apart))
+
+
+def against_identity(rule, point: Point, answer, yardstick: Yardstick, oracle: str) -> Iterator[Finding]:
+    """⟨J v, ȳ⟩ = ⟨v, x̄⟩ for random v: the cotangents of all primals together, in float64."""
+    make = functools.partial(Finding, str(rule), oracle, "all primals", "float64", example=point.example)
+    bars = [bar for bar in jax.tree.leaves(answer[1]) if kind_of(bar) == "float"]
+    allowances = jax.tree.leaves(yardstick.allowance[1])
+    if [np.shape(bar) for bar in bars] != [allowance.shape for allowance in allowances]:
+        return  # malformed cotangents are a finding already
+    try:
+        identity = IDENTITIES[oracle](rule.definition)(point.primals, point.cotangent, primals_bar=answer[1])
+    except Abstains as abstention:
+        yield make("abstained", message=abstention.reason)
+        return
+    allowed = SLACK * identity.error + np.abs(identity.directions) @ np.concatenate([a.ravel() for a in allowances])
+    apart = discrepancy(identity.discrepancy, np.zeros_like(allowed), allowed, "float64")
+    yield make("wrong" if apart.ratio > 1 else "right", absolute=apart.absolute, ratio=apart.ratio)
 
 
 def primal_names(rule) -> list[str]:

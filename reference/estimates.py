@@ -42,6 +42,7 @@ class Identity:
 
     discrepancy: np.ndarray
     error: np.ndarray
+    directions: np.ndarray  # one row for each v: its float elements, in the order of the primals
 
 
 class View:
@@ -146,6 +147,7 @@ class View:
         return Identity(
             np.array([value - total for (_, value, _), (total, _) in zip(pairs, sums, strict=True)]),
             np.array([error + rounding for (_, _, error), (_, rounding) in zip(pairs, sums, strict=True)]),
+            np.array([v for v, _, _ in pairs]),
         )
 
     def tree(self, floats):
