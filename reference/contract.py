@@ -16,7 +16,7 @@ from .allowance import COPIES, DTYPES, SLACK, Yardstick, copies, round_to, yards
 from .diagnosis import diagnose
 from .discrepancy import discrepancy
 from .finding import Finding
-from .oracles import ORACLES, Abstains
+from .oracles import ORACLES, Abstains, adjoint, adjoint_differences
 from .points import Point
 from .precision import compiled
 from .pullback import pull, to_numpy
