@@ -47,15 +47,21 @@ def point(rule, input, values: str = "normal", seed: int = 0) -> Point:
 
 def input_leaves(rule, shape):
     """The leaves of a rule's input for a given shape, with the kinds and domains that the rule declares."""
-    tree = rule.input
-    if is_leaf(tree):
-        return with_sizes(tree, unify(tree, tuple(shape), {}))
-    if len(shape) != len(tree):
-        raise SignatureError(f"input has {len(shape)} shapes, but {rule} reads {len(tree)} arrays")
+    leaves, structure = jax.tree.flatten(rule.input, is_leaf=is_leaf)
+    try:
+        shapes = structure.flatten_up_to(shape)
+    except (ValueError, TypeError):
+        shapes = [None]
+    if not all(isinstance(lengths, tuple) and all(type(n) is int for n in lengths) for lengths in shapes):
+        wanted = "one shape, such as (3, 4)" if is_leaf(rule.input) else f"{len(leaves)} shapes, as in ((3, 4), (3, 4))"
+        raise SignatureError(f"input is {shape}, but {rule} reads {wanted}")
     sizes: dict = {}
-    for leaf, lengths in zip(tree, shape, strict=True):
-        sizes = unify(leaf, tuple(lengths), sizes)
-    return with_sizes(tree, sizes)
+    for leaf, lengths in zip(leaves, shapes, strict=True):
+        try:
+            sizes = unify(leaf, lengths, sizes)
+        except SignatureError as error:
+            raise SignatureError(f"input has {error} by {rule}") from None
+    return with_sizes(rule.input, sizes)
 
 
 def draw(leaf: Leaf, rng: np.random.Generator, values: str):
