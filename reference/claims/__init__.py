@@ -14,7 +14,9 @@ from collections.abc import Iterator
 
 from . import chains, cost, layers, paths, samples, tensors  # noqa: F401  importing them registers their claims
 from .cases import Case
-from .evidence import CLAIMS, Claim, Evidence, Result
+from .evidence import REGISTERED, Claim, Evidence, Result
+
+CLAIMS: dict[str, Claim] = dict(sorted(REGISTERED.items(), key=lambda item: (item[0][0], int(item[0][1:]))))
 
 
 def claims(seed: int = 0) -> Iterator[dict]:

@@ -6,6 +6,7 @@ every rule; the textbook equations read their weights from it.
 
 import dataclasses
 import functools
+import itertools
 import math
 
 import jax
@@ -18,6 +19,8 @@ from ...derivations.chain import Chain, chain
 from ...rule import Rule
 from ..allowance import Yardstick, yardsticks
 from ..precision import compiled
+
+KINDS = ("elementwise", "mixing", "classifier")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -165,30 +168,37 @@ def _measure(rule, primals) -> Yardstick:
 
 @functools.lru_cache(32)
 def specimen(seed: int, small: bool, kind: str, batch: bool) -> Specimen:
-    """A random network of two or three dense layers, the same for every claim of a seed."""
-    rng = np.random.default_rng([seed, ("elementwise", "mixing", "classifier").index(kind), batch])
+    """A random network of two or three dense layers, the same for every claim of a seed.
+
+    Drawn again where a rectifier lets nothing through: of such a network nothing could be seen to be off.
+    """
+    for attempt in itertools.count():
+        rng = np.random.default_rng([seed, KINDS.index(kind), batch, attempt])
+        drawn = _drawn(rng, small, kind, batch)
+        if all(np.any(delta) for delta in drawn.gradients().errors):
+            return drawn
+
+
+def _drawn(rng, small, kind, batch):
     depth = 2 if small else int(rng.integers(2, 4))
     widths = [3, 2, 3] if small else [int(n) for n in rng.integers(2, 6, depth + 1)]
-    # Of two hidden layers at most one is rectified: where a whole layer is dead, nothing could be seen to be off.
-    activations = ["tanh", "relu"][: depth - 1] + ["tanh"]
-    activations[-1] = {"elementwise": activations[-1], "mixing": "softmax", "classifier": "identity"}[kind]
-    parts = []
-    for width, f in zip(widths[1:], activations, strict=True):
-        parts += [f"dense({width})"] + ([f] if f != "identity" else [])
-    parts.append("softmax_cross_entropy" if kind == "classifier" else "squared_error")
-    rule = build(f"serial({', '.join(parts)})")
-    m = (int(rng.integers(2, 6)) if not small else 2,) if batch else ()
-    layers = tuple(
-        equations.Layer(rng.normal(size=(n, k)) / math.sqrt(k), rng.normal(size=n), f)
-        for k, n, f in zip(widths, widths[1:], activations, strict=False)
-    )
+    last = {"elementwise": "tanh", "mixing": "softmax", "classifier": "identity"}[kind]
+    activations = [*("tanh", "relu")[: depth - 1], last]
+    parts: list[str] = []
+    params: list[tuple] = []
+    layers = []
+    for k, n, f in zip(widths, widths[1:], activations, strict=False):
+        layer = equations.Layer(rng.normal(size=(n, k)) / math.sqrt(k), rng.normal(size=n), f)
+        layers.append(layer)
+        parts += [f"dense({n})", *([f] if f != "identity" else [])]
+        params += [(layer.W.T, layer.b), *([()] if f != "identity" else [])]
+    loss = "softmax_cross_entropy" if kind == "classifier" else "squared_error"
+    rule = build(f"serial({', '.join(parts)}, {loss})")
+    m = ((2 if small else int(rng.integers(2, 6))),) if batch else ()
     targets = rng.normal(size=(*m, widths[-1]))
     if kind == "classifier":
         targets = np.eye(widths[-1])[rng.integers(widths[-1], size=m)]
-    params: list = []
-    for layer in layers:
-        params += [(layer.W.T, layer.b)] + ([()] if layer.f != "identity" else [])
-    return Specimen(rule, (rng.normal(size=(*m, widths[0])), *params, (targets,)), layers, kind)
+    return Specimen(rule, (rng.normal(size=(*m, widths[0])), *params, (targets,)), tuple(layers), kind)
 
 
 @functools.lru_cache(16)

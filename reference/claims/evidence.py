@@ -36,7 +36,7 @@ class Evidence:
         if self.kind in ("shown", "shapes"):
             return None
         got, expected = np.asarray(self.got, float), np.asarray(self.expected, float)
-        if got.shape != expected.shape:
+        if got.shape != expected.shape or not np.isfinite(expected).all():  # a claim without a number holds nothing
             return Discrepancy(math.inf, math.inf, math.inf, math.inf)
         return discrepancy(got, expected, np.broadcast_to(self.allowance, got.shape), "float64")
 
@@ -48,6 +48,8 @@ class Evidence:
         if apart.ratio > 1:
             if np.shape(self.got) != np.shape(self.expected):
                 return f"{self.what}: shape {np.shape(self.got)}, but {np.shape(self.expected)} was predicted"
+            if apart.got is None:
+                return f"{self.what}: what was predicted is not finite"
             times = f", {apart.ratio:.3g} times what rounding allows" if math.isfinite(apart.ratio) else ""
             return f"{self.what}: {apart.got:.9g} came where {apart.expected:.9g} was predicted{times}"
         if self.kind == "off" and not np.any(np.abs(np.asarray(self.got)) > self.allowance):
@@ -197,23 +199,23 @@ def _deviation(piece):
     return {"what": piece.what, "predicted": float(predicted[at]), "found": float(found[at])}
 
 
-CLAIMS: dict[str, Claim] = {}
+REGISTERED: dict[str, Claim] = {}
 
 
 def claim(number: str, formula: str) -> Callable:
     """Register a function as the claim of this number."""
 
     def register(function):
-        if number in CLAIMS:
-            raise ValueError(f"claim {number} exists already, as {CLAIMS[number].function.__name__}")
-        CLAIMS[number] = Claim(number, formula, function)
+        if number in REGISTERED:
+            raise ValueError(f"claim {number} exists already, as {REGISTERED[number].function.__name__}")
+        REGISTERED[number] = Claim(number, formula, function)
         return function
 
     return register
 
 
 __all__ = [
-    "CLAIMS",
+    "REGISTERED",
     "Claim",
     "Evidence",
     "Result",
