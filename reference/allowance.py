@@ -97,10 +97,10 @@ def _yardstick(stack, dtype):
 
 
 def _spread(stack):
-    """The largest distance of a copy from the point itself, elementwise; one that is not finite does not count."""
+    """The largest distance of a copy from the point itself, elementwise; infinite where a copy is not finite."""
     with np.errstate(invalid="ignore"):
         apart = np.abs(stack - stack[0])
-    return np.max(np.where(np.isfinite(apart), apart, 0), axis=0)
+    return np.max(np.where(np.isfinite(apart), apart, np.inf), axis=0)
 
 
 def scale(leaf: np.ndarray) -> float:

@@ -91,12 +91,15 @@ def against_autodiff(rule, point: Point, answer, yardstick: Yardstick, dtype: st
         if fault:
             yield make("wrong", ratio=np.inf, message=fault)
         elif truths[name] is not None:
-            bar = np.asarray(got[name], np.float64)
-            excused = not np.isfinite(bar).all() and overflows()
-            apart = discrepancy(bar, truths[name], allowances[name], dtype, excused)
-            wrong = apart.ratio > 1
-            why = diagnose(name, got, truths, allowances, scope) if wrong else None
-            yield make("wrong" if wrong else "right", **vars(apart), diagnosis=why)
+            apart = discrepancy(np.asarray(got[name], np.float64), truths[name], allowances[name], dtype)
+            if apart is None:
+                yield make("abstained", message="rounding alone moves the truth without bound at this point")
+            elif apart.ratio <= 1:
+                yield make("right", **vars(apart))
+            elif overflows():
+                yield make("abstained", message=f"the definition leaves the range of {dtype} at this point")
+            else:
+                yield make("wrong", **vars(apart), diagnosis=diagnose(name, got, truths, allowances, scope))
 
 
 def against_oracle(rule, point: Point, answer, yardstick: Yardstick, oracle: str) -> Iterator[Finding]:
@@ -117,7 +120,8 @@ def against_oracle(rule, point: Point, answer, yardstick: Yardstick, oracle: str
             # The nearest number that the oracle does not exclude: where it cannot tell, it has nothing to object.
             nearest = np.clip(got, value[name] - error_here, value[name] + error_here)
             apart = discrepancy(got, nearest, allowances[name], "float64")
-            yield make(leaf=name, verdict="wrong" if apart.ratio > 1 else "right", **vars(apart))
+            if apart:
+                yield make(leaf=name, verdict="wrong" if apart.ratio > 1 else "right", **vars(apart))
 
 
 def against_identity(rule, point: Point, answer, yardstick: Yardstick, oracle: str) -> Iterator[Finding]:
@@ -134,7 +138,8 @@ def against_identity(rule, point: Point, answer, yardstick: Yardstick, oracle: s
         return
     allowed = SLACK * identity.error + np.abs(identity.directions) @ np.concatenate([a.ravel() for a in allowances])
     apart = discrepancy(identity.discrepancy, np.zeros_like(allowed), allowed, "float64")
-    yield make("wrong" if apart.ratio > 1 else "right", absolute=apart.absolute, ratio=apart.ratio)
+    if apart:
+        yield make("wrong" if apart.ratio > 1 else "right", absolute=apart.absolute, ratio=apart.ratio)
 
 
 def primal_names(rule) -> list[str]:
@@ -144,15 +149,26 @@ def primal_names(rule) -> list[str]:
 
 
 def _overflows(rule, point, dtype) -> bool:
-    """Whether autodiff of the definition, in the dtype itself, leaves its range at the point or a nudge away."""
+    """Whether the definition or its autodiff, in the dtype itself, leaves its range at the point or a nudge away."""
+    finite = []
+
+    def watched(function):
+        return lambda *primals: _noted(function(*primals), finite)
+
+    pieces = rule.map(lambda piece: Opaque(_quick(piece), watched))
     definition = rule.compiled().definition  # under jax.vjp a program cannot have options of its own
     stack = round_to(copies((point.primals, point.cotangent), dtype), dtype)
     with jax.enable_x64(dtype == "float64"), jax.default_matmul_precision("highest"):
-        answers = (
-            pull(definition, *jax.tree.map(lambda a, i=i: a[i] if kind_of(a) == "float" else a, stack))
-            for i in range(COPIES)
-        )
-        return any(not np.isfinite(leaf).all() for answer in answers for leaf in jax.tree.leaves(to_numpy(answer)))
+        for i in range(COPIES):
+            primals, cotangent = jax.tree.map(lambda a, i=i: a[i] if kind_of(a) == "float" else a, stack)
+            pieces.definition(*primals)
+            _noted(pull(definition, primals, cotangent), finite)
+    return not all(finite)
+
+
+def _noted(tree, finite: list):
+    finite.extend(bool(np.isfinite(leaf).all()) for leaf in jax.tree.leaves(to_numpy(tree)))
+    return tree
 
 
 def _named(names, pair) -> dict:

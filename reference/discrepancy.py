@@ -20,14 +20,16 @@ class Discrepancy:
     expected: float | None = None
 
 
-def discrepancy(got: np.ndarray, expected: np.ndarray, allowance: np.ndarray, dtype: str, excused=False) -> Discrepancy:
-    """Hold one leaf against the truth.
+def discrepancy(got: np.ndarray, expected: np.ndarray, allowance: np.ndarray, dtype: str) -> Discrepancy | None:
+    """Hold one leaf against the truth; None where rounding moves every element of it without bound.
 
-    Elements whose truth is not finite say nothing.  An element that is not finite though the truth is counts as
-    infinitely wrong, unless it is `excused`: the definition itself overflows there in the same dtype.
+    An element says nothing where its truth or its allowance is not finite.  One that is not finite though the truth
+    is counts as infinitely wrong.
     """
-    judged = np.isfinite(expected) & ~(excused & ~np.isfinite(got))
-    if not judged.any():
+    judged = np.isfinite(expected) & np.isfinite(allowance)
+    if judged.size and not judged.any():
+        return None
+    if not judged.size:
         return Discrepancy(0.0, 0.0, 0.0, 0.0)
     with np.errstate(invalid="ignore", divide="ignore"):
         off = np.where(judged, np.abs(got - expected), 0)
