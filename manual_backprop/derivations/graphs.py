@@ -28,25 +28,25 @@ class Node:
         terms = [W @ u for W, u in zip(self.weights, inputs, strict=True)]
         return KINDS[self.kind][0](xp, terms)
 
-    def partials(self, inputs: Sequence[np.ndarray]) -> list[np.ndarray]:
+    def partials(self, inputs: Sequence[np.ndarray], output: np.ndarray) -> list[np.ndarray]:
         """∂(this node)/∂(each node it reads), with all others held fixed: one matrix each."""
         terms = [W @ u for W, u in zip(self.weights, inputs, strict=True)]
-        return [slope[:, None] * W for slope, W in zip(KINDS[self.kind][1](terms), self.weights, strict=True)]
+        return [slope[:, None] * W for slope, W in zip(KINDS[self.kind][1](terms, output), self.weights, strict=True)]
 
 
 def _without(terms, i):
     return functools.reduce(np.multiply, [term for j, term in enumerate(terms) if j != i], np.ones_like(terms[i]))
 
 
-# kind: (value of the terms W_i u_i, its slope along each of them)
+# kind: (value of the terms W_i u_i, the slope along each of them from the terms and the value)
 KINDS = {
-    "sum": (lambda xp, terms: sum(terms), lambda terms: [np.ones_like(term) for term in terms]),
+    "sum": (lambda xp, terms: sum(terms), lambda terms, y: [np.ones_like(y) for _ in terms]),
     "product": (
         lambda xp, terms: functools.reduce(lambda a, b: a * b, terms),
-        lambda terms: [_without(terms, i) for i in range(len(terms))],
+        lambda terms, y: [_without(terms, i) for i in range(len(terms))],
     ),
-    "tanh": (lambda xp, terms: xp.tanh(sum(terms)), lambda terms: [1 / np.cosh(sum(terms)) ** 2 for _ in terms]),
-    "sin": (lambda xp, terms: xp.sin(sum(terms)), lambda terms: [np.cos(sum(terms)) for _ in terms]),
+    "tanh": (lambda xp, terms: xp.tanh(sum(terms)), lambda terms, y: [1 - y**2 for _ in terms]),
+    "sin": (lambda xp, terms: xp.sin(sum(terms)), lambda terms, y: [np.cos(sum(terms)) for _ in terms]),
 }
 
 
@@ -63,11 +63,15 @@ class Graph:
             values.append(node.value([values[i] for i in node.reads], xp))
         return values
 
-    def edges(self, t: np.ndarray) -> dict[tuple[int, int], np.ndarray]:
-        """∂u_j/∂u_i for every edge (i, j); where a node reads another twice, both partial derivatives together."""
-        values, found = self.values(t), {}
+    def edges(self, values: Sequence[np.ndarray]) -> dict[tuple[int, int], np.ndarray]:
+        """∂u_j/∂u_i for every edge (i, j), at these values of all nodes.
+
+        Where a node reads another twice, both of its partial derivatives are one edge.
+        """
+        found: dict[tuple[int, int], np.ndarray] = {}
         for j, node in enumerate(self.nodes, 1):
-            for i, partial in zip(node.reads, node.partials([values[i] for i in node.reads]), strict=True):
+            partials = node.partials([values[i] for i in node.reads], values[j])
+            for i, partial in zip(node.reads, partials, strict=True):
                 found[i, j] = found[i, j] + partial if (i, j) in found else partial
         return found
 
@@ -104,29 +108,29 @@ def along(path: Sequence[int], edges: dict) -> np.ndarray:
     return functools.reduce(np.matmul, [edges[edge] for edge in itertools.pairwise(path)][::-1])
 
 
-def over_all_paths(graph: Graph, t: np.ndarray) -> tuple[np.ndarray, int]:
+def over_all_paths(graph: Graph, edges: dict) -> tuple[np.ndarray, int]:
     """(df/dt as the sum over all paths, how many numbers were multiplied): exponential, for tiny graphs.
 
     >>> square = Graph((Node("product", (0, 0), (np.eye(1), np.eye(1))),))
-    >>> print(over_all_paths(square, np.array([3.0]))[0])  # t², and dt²/dt = 2t
+    >>> print(over_all_paths(square, square.edges(square.values(np.array([3.0]))))[0])  # t², and dt²/dt = 2t
     [[6.]]
     """
-    edges, total, count = graph.edges(t), 0, 0
+    total, count = 0, 0
     for path in graph.paths():
         total = total + along(path, edges)
-        step = [edges[edge] for edge in itertools.pairwise(path)]
-        count += sum(step[-1].shape[0] * e.shape[0] * e.shape[1] for e in step[:-1])
+        steps = [edges[edge] for edge in itertools.pairwise(path)]
+        count += sum(len(steps[-1]) * step.size for step in steps[:-1])
     return total, count
 
 
-def sweep(graph: Graph, t: np.ndarray) -> tuple[np.ndarray, int]:
+def sweep(graph: Graph, edges: dict) -> tuple[np.ndarray, int]:
     """(df/dt by one sweep from the output back, how many numbers were multiplied): every edge once.
 
     >>> square = Graph((Node("product", (0, 0), (np.eye(1), np.eye(1))),))
-    >>> print(sweep(square, np.array([3.0]))[0])
+    >>> print(sweep(square, square.edges(square.values(np.array([3.0]))))[0])
     [[6.]]
     """
-    edges, last, count = graph.edges(t), len(graph.nodes), 0
+    last, count = len(graph.nodes), 0
     bars: dict[int, np.ndarray] = {}
     for j in range(last, 0, -1):
         for i in sorted(set(graph.nodes[j - 1].reads)):
@@ -134,9 +138,9 @@ def sweep(graph: Graph, t: np.ndarray) -> tuple[np.ndarray, int]:
                 step = edges[i, j]
             elif j in bars:
                 step = bars[j] @ edges[i, j]
-                count += step.shape[0] * edges[i, j].size
+                count += len(step) * edges[i, j].size
             else:
-                continue  # nothing that the output reads
+                continue  # the output does not depend on it
             bars[i] = bars[i] + step if i in bars else step
     return bars[0], count
 
@@ -150,7 +154,7 @@ def random_graph(rng: np.random.Generator, nodes: int, lengths: Sequence[int] = 
         reads = rng.choice(j, size=min(j, int(rng.integers(1, 4))), replace=False)
         reads = tuple(sorted({int(i) for i in reads} | {j - 1}))
         kind = str(rng.choice(list(KINDS)))
-        made.append(Node(kind, reads, tuple(rng.normal(size=(size, sizes[i])) for i in reads)))
+        made.append(Node(kind, reads, tuple(rng.normal(size=(size, sizes[i])) / np.sqrt(sizes[i]) for i in reads)))
         sizes.append(size)
     return Graph(tuple(made))
 

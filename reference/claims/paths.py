@@ -95,34 +95,38 @@ def _on_graphs(case, lengths, nodes):
     for _ in case.times(3):
         graph = graphs.random_graph(case.rng, nodes, lengths)
         t = case.normal(graph.nodes[0].weights[0].shape[1])
-        total, of_paths = graphs.over_all_paths(graph, t)
-        swept, of_sweep = graphs.sweep(graph, t)
+        values = graph.values(t)
+        edges, paths = graph.edges(values), list(graph.paths())
+        total, of_paths = graphs.over_all_paths(graph, edges)
+        swept, of_sweep = graphs.sweep(graph, edges)
         oracle = np.asarray(compiled(jax.jacrev(lambda t, g=graph: g.values(t, jnp)[-1]))(t))
-        allowance = nudged(functools.partial(_rebuilt, graph), t, *(W for node in graph.nodes for W in node.weights))
-        magnitudes = {edge: np.abs(partial) for edge, partial in graph.edges(t).items()}
-        allowance = allowance + rounding(sum(graphs.along(path, magnitudes) for path in graph.paths()), nodes)
-        paths = list(graph.paths())
+        magnitudes = {edge: np.abs(partial) for edge, partial in edges.items()}
+        allowance = rounding(sum(graphs.along(path, magnitudes) for path in paths), nodes)
+        allowance = allowance + nudged(functools.partial(_rebuilt, graph), *_weights(graph), *values)
         yield show("t", t)
         for path in paths[:8]:
-            yield show("along " + " → ".join(f"u_{i}" for i in path), graphs.along(path, graph.edges(t)))
+            yield show("along " + " → ".join(f"u_{i}" for i in path), graphs.along(path, edges))
         yield show(f"the sum over all {len(paths)} paths", total)
         yield show("numbers multiplied", f"{of_paths} path by path, {of_sweep} in one sweep")
         yield counted("paths", len(paths), graph.count_paths())
         yield within("numbers multiplied by the sweep", of_sweep, 0, of_paths)
         yield same("the sum over all paths", total, oracle, allowance)
         yield same("the sweep", swept, oracle, allowance)
-        one = graphs.along(paths[0], graph.edges(t))
         if len(paths) > 1:
-            others = sum(graphs.along(path, graph.edges(t)) for path in paths[1:])
-            yield off("one path alone", one, oracle, -others, allowance)
+            one, *others = (graphs.along(path, edges) for path in paths)
+            yield off("one path alone", one, oracle, -sum(others), allowance)
 
 
-def _rebuilt(graph, t, *weights):
-    """The sweep of the same graph with other weights."""
-    weights, nodes = iter(weights), []
-    for node in graph.nodes:
-        nodes.append(graphs.Node(node.kind, node.reads, tuple(next(weights) for _ in node.weights)))
-    return graphs.sweep(graphs.Graph(tuple(nodes)), t)[0]
+def _weights(graph):
+    return [W for node in graph.nodes for W in node.weights]
+
+
+def _rebuilt(graph, *numbers):
+    """The sweep of the same graph with other weights, at other values of its nodes."""
+    weights = iter(numbers[: len(_weights(graph))])
+    nodes = [graphs.Node(node.kind, node.reads, tuple(next(weights) for _ in node.weights)) for node in graph.nodes]
+    other = graphs.Graph(tuple(nodes))
+    return graphs.sweep(other, other.edges(numbers[len(_weights(graph)) :]))[0]
 
 
 def _layer_of_rows(x, W, b):
