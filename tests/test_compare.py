@@ -9,7 +9,7 @@ from manual_backprop.reports.compare import compare, failures
 from manual_backprop.reports.record import Record
 
 EPS = 2.0**-23
-SLACK = 64  # units of eps that the allowance of these records is worth
+UNITS = 64  # of eps that the allowance of these records is worth
 
 
 def finding(subject="tanh", verdict="right", *, draws=(0.02, 0.03, 0.04), **changes):
@@ -23,7 +23,7 @@ def finding(subject="tanh", verdict="right", *, draws=(0.02, 0.03, 0.04), **chan
         "dtype": "float32",
         "verdict": verdict,
         "ratio": worst,
-        "relative": worst * SLACK * EPS,
+        "relative": worst * UNITS * EPS,
         "mean_ratio": statistics.fmean(draws),
         "spread": statistics.pstdev(draws),
         "points": len(draws),
@@ -158,7 +158,7 @@ def test_lowerings():
     assert compare(lowering(False), lowering(False)) == []
 
 
-# Growth: rounding errors of several laws; the numbers are ratios, 1/SLACK being one unit of eps.
+# Growth: rounding errors of several laws; the numbers are ratios, 1/UNITS being one unit of eps.
 
 LAWS = {
     "exponential": lambda rng: rng.expovariate(1),
@@ -199,7 +199,7 @@ def test_one_wild_point_is_not_growth():
 
 
 def test_zeros_that_become_a_unit_are_not_growth():
-    zeros, units = record(finding(draws=[0.0] * 12)), record(finding(draws=[1 / SLACK, 0.0, 1 / SLACK] * 4))
+    zeros, units = record(finding(draws=[0.0] * 12)), record(finding(draws=[1 / UNITS, 0.0, 1 / UNITS] * 4))
     assert failures(compare(zeros, units)) == []
     assert failures(compare(zeros, zeros)) == []
 

@@ -9,11 +9,12 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from manual_backprop.reference.allowance import SLACK
 from manual_backprop.reference.points import instances, point
 from manual_backprop.rules import RULES
 from manual_backprop.signature import kind_of
 
-SLACK = 64 * np.finfo(float).eps  # of the sum of what was added, term by term
+ROUNDING = SLACK * np.finfo(float).eps  # of the sum of what was added, term by term
 
 law = settings(max_examples=15, deadline=None, derandomize=True, database=None)
 seeds = st.integers(0, 2**16)
@@ -58,7 +59,7 @@ def runs(*names):
 
 def vanishes(difference, *scales):
     """Zero, but for the rounding of terms of this size."""
-    return np.all(abs(difference) <= SLACK * sum(abs(scale) for scale in scales))
+    return np.all(abs(difference) <= ROUNDING * sum(abs(scale) for scale in scales))
 
 
 def total(a):

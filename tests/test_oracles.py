@@ -93,10 +93,11 @@ def test_trees_keys_booleans_and_integer_outputs():
     primals = ({"a": np.arange(3.0), "b": (np.float32(2.0), np.int32(5))}, jax.random.key(1), np.array([1, 0, 1], bool))
     cotangent = {"y": np.array([1.0, 2.0, 3.0]), "best": None}
     for name in ("vjp", "jacrev", "jacfwd", "richardson"):
-        value, key, mask = ORACLES[name](f)(primals, cotangent).value
+        estimate = ORACLES[name](f)(primals, cotangent)
+        (value, key, mask), (error, *_) = estimate.value, estimate.error
         assert (key, mask, value["b"][1]) == (None, None, None)
-        np.testing.assert_allclose(value["a"], [2, 0, 6], rtol=1e-9)
-        np.testing.assert_allclose(value["b"][0], 6, rtol=1e-9)
+        assert np.all(np.abs(value["a"] - [2, 0, 6]) <= error["a"])
+        assert np.abs(value["b"][0] - 6) <= error["b"][0]
 
 
 def test_nothing_of_the_64_bits_is_left_behind():
@@ -251,17 +252,18 @@ def test_beyond_the_limit_a_random_choice_of_coordinates():
     told = np.isfinite(estimate.error[0])
     assert told.sum() == 7
     assert np.all(np.isnan(estimate.value[0]) == ~told)
-    np.testing.assert_allclose(estimate.value[0][told], 2 * np.arange(1.0, 51.0)[told], rtol=1e-9)
+    assert np.all((np.abs(estimate.value[0] - 2 * np.arange(1.0, 51.0)) <= estimate.error[0])[told])
 
 
 def test_many_coordinates_go_in_batches(monkeypatch):
     x, y_bar = points(3)
-    whole = [ORACLES[name](jnp.sin)((x,), y_bar).value[0] for name in ("richardson", "complex_step")]
+    whole = [ORACLES[name](jnp.sin)((x,), y_bar) for name in ("richardson", "complex_step")]
     monkeypatch.setattr("manual_backprop.reference.differences.BATCH_ELEMENTS", 18 * POINTS * 7)
     monkeypatch.setattr(oracles, "BATCH_ELEMENTS", 9 * POINTS * 7)
     again = lambda x: jnp.sin(x)  # noqa: E731 - another function, compiled anew
     for name, first in zip(("richardson", "complex_step"), whole, strict=True):
-        np.testing.assert_allclose(ORACLES[name](again)((x,), y_bar).value[0], first, rtol=1e-9, atol=1e-12)
+        batched = ORACLES[name](again)((x,), y_bar)
+        assert np.all(np.abs(batched.value[0] - first.value[0]) <= batched.error[0] + first.error[0])
 
 
 # --- the adjoint identity ---------------------------------------------------------------------------------------------
