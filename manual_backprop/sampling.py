@@ -193,10 +193,11 @@ def any_input(rule: Rule) -> tuple:
         x = with_sizes(rule.input, dict(zip(names, lengths, strict=True)))
         try:
             rule.shapes(x)
-        except SignatureError:
+        except SignatureError as error:
+            reason = error
             continue
         return _shape(x)
-    raise SignatureError(f"no short shape fits {rule}; say --input")
+    raise SignatureError(f"{reason}; no short shape fits {rule}, so say --input if there is one")
 
 
 def _shape(tree):
