@@ -1,0 +1,251 @@
+"""The command: what it says and how it exits, when all is right, when something is wrong, and when input is bad."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+
+import faults
+import pytest
+from click.testing import CliRunner
+
+from manual_backprop import sampling
+from manual_backprop.command import main as command
+from manual_backprop.command import run as job
+from manual_backprop.reports import record
+from manual_backprop.rules import RULES
+
+
+def invoke(*arguments):
+    return CliRunner().invoke(command.main, list(map(str, arguments)))
+
+
+def bad(result, *words):
+    """One line on standard error that says all of this, and exit 2."""
+    assert result.exit_code == 2, result.output
+    lines = result.stderr.strip().split("\n")
+    assert len(lines) == 1, result.stderr
+    assert lines[0].startswith("Error: ")
+    for word in words:
+        assert word in lines[0]
+
+
+@pytest.fixture
+def few(monkeypatch):
+    """A run of four rules and no training."""
+    rules = {name: RULES[name] for name in ("relu", "dense", "embedding", "tanh")}
+    monkeypatch.setattr(job, "RULES", rules)
+    monkeypatch.setattr(job, "INSTANCES", 1)
+    monkeypatch.setattr(job.experiments, "EXPERIMENTS", ())
+    monkeypatch.setattr(sampling, "DEPTH", 2)
+    return rules
+
+
+# --- check -----------------------------------------------------------------------------------------------------------
+
+
+def test_a_right_rule_passes():
+    result = invoke("check", "relu", "--dtype", "float32", "--values", "kinks", "--verbose")
+    assert result.exit_code == 0, result.output
+    assert "relu: x in float32 is right [vjp]" in result.output
+    assert " 0 wrong, 0 raised" in result.output
+
+
+def test_a_right_network_passes_at_an_input_of_choice():
+    expression = "serial(dense(5), relu, residual(tanh))"
+    result = invoke("check", "--expression", expression, "--input", "(2, 3)", "--values", "normal", "--seed", 4, "-v")
+    assert result.exit_code == 0, result.output
+    assert f"{expression}: params[0][0] in float32 is right" in result.output
+
+
+def test_a_wrong_rule_fails_and_says_how_to_come_back(few, monkeypatch):
+    monkeypatch.setitem(RULES, "relu", faults.faulty(RULES["relu"], faults.on_leaf(0, lambda bar: -bar)))
+    result = invoke("check", "relu", "--dtype", "float64")
+    assert result.exit_code == 1
+    assert "relu: x in float64 is wrong [vjp]" in result.output
+    assert "the sign is wrong everywhere" in result.output
+    assert "at input=(3, 2) values=normal seed=0" in result.output
+
+
+BAD_CHECKS = [
+    (["nosuch"], ["unknown rule 'nosuch'", "rules: identity"]),
+    (["rellu"], ["did you mean relu"]),
+    (["serial"], ["serial"]),
+    ([], ["name rules, or give one --expression"]),
+    (["relu", "--expression", "tanh"], ["name rules, or give one --expression"]),
+    (["relu", "--input", "(3,)"], ["--input belongs to an --expression"]),
+    (["--expression", "serial(dense(5)"], ["is not an expression"]),
+    (["--expression", "serial(dense(5), 3 + 4)"], ["is neither a rule nor a call of one"]),
+    (["--expression", "relu(relu)"], ["'relu' at column 6"]),
+    (["--expression", "__import__('os')"], ["unknown rule '__import__'"]),
+    (["--expression", "dense"], ["dense needs the length o", "dense(3)"]),
+    (["--expression", "dense(2.5)"], ["length o is 2.5"]),
+    (["--expression", "relu(slope=1)"], ["relu has no slope"]),
+    (["--expression", "split", "--input", "(3, 3)"], ["shape (3, 3) where (*batch, 2*d) was expected"]),
+    (["--expression", "parallel(relu, tanh)", "--input", "(3, 3)"], ["reads 2 shapes"]),
+    (["--expression", "serial(tanh, embedding(5, 4))"], ["float values where integer was expected"]),
+    (["--expression", "serial(scan(tanh), relu)"], ["scan needs a cell"]),
+    (["--expression", "tanh", "--input", "(3, x)"], ["--input is '(3, x)'"]),
+    (["--expression", "tanh", "--input", "(3, -1)"], ["--input is '(3, -1)'"]),
+    (["--expression", "tanh", "--platform", "tpu"], ["--platform tpu is not available; here there is cpu"]),
+]
+
+
+@pytest.mark.parametrize(("arguments", "words"), BAD_CHECKS, ids=lambda value: " ".join(value))
+def test_bad_input_is_one_line(arguments, words):
+    bad(invoke("check", *arguments), *words)
+
+
+def test_rules_are_listed():
+    result = invoke("rules")
+    assert result.exit_code == 0
+    assert [line.split()[0] for line in result.output.splitlines()] == list(RULES)
+
+
+# --- run -------------------------------------------------------------------------------------------------------------
+
+
+def test_a_run_writes_the_record_and_the_page(few, tmp_path):
+    result = invoke(
+        "run", "--output", tmp_path / "new" / "folder", "--architectures", 2, "--dtype", "float32", "--quiet"
+    )
+    assert result.exit_code == 0, result.output
+    path = tmp_path / "new" / "folder" / "record.jsonl"
+    loaded = record.load(path)
+    assert loaded.finished
+    assert loaded.header["precisions"] == ["float32"]
+    assert {f["subject"] for f in loaded.findings if f["family"] == "rule"} == set(few)
+    assert len({f["subject"] for f in loaded.findings if f["family"] == "architecture"}) == 2
+    assert {line["subject"] for line in loaded.lowerings} == set(few)
+    assert loaded.coverage["architectures"] == 2
+    assert "<html" in (path.parent / "index.html").read_text()
+    assert "4 rules and 2 architectures" in result.output
+
+    assert invoke("compare", path, path).exit_code == 0
+    page = tmp_path / "again.html"
+    assert invoke("render", path, "--output", page).exit_code == 0
+    assert page.read_text() == (path.parent / "index.html").read_text()
+
+
+def test_a_run_without_architectures(few, tmp_path):
+    result = invoke("run", "--output", tmp_path, "--architectures", 0, "--dtype", "float64", "--quiet")
+    assert result.exit_code == 0, result.output
+    assert record.load(tmp_path / "record.jsonl").finished
+
+
+def test_the_same_seed_finds_the_same(few, tmp_path):
+    for name in ("one", "other"):
+        invoke("run", "--output", tmp_path / name, "--architectures", 1, "--seed", 5, "--dtype", "float32", "--quiet")
+    one, other = (record.load(tmp_path / name / "record.jsonl") for name in ("one", "other"))
+    assert one.findings == other.findings
+
+
+def test_a_rule_that_raises_is_a_finding_and_the_run_goes_on(few, tmp_path):
+    few["relu"] = faults.faulty(RULES["relu"], faults.raising)
+    few["tanh"] = faults.faulty(RULES["tanh"], faults.on_leaf(0, faults.times(1.001)))
+    result = invoke("run", "--output", tmp_path, "--architectures", 0, "--dtype", "float32", "--quiet")
+    assert result.exit_code == 1
+    loaded = record.load(tmp_path / "record.jsonl")
+    assert loaded.finished
+    verdicts = {f["subject"]: f["verdict"] for f in loaded.findings if f["check"] == "vjp"}
+    assert verdicts == {"relu": "raised", "dense": "right", "embedding": "right", "tanh": "wrong"}
+    (raised,) = {f["message"] for f in loaded.findings if f["verdict"] == "raised"}
+    assert raised == "ZeroDivisionError: planted"
+    assert "wrong: tanh x float32" in result.output
+    assert "manual-backprop check --expression tanh" in result.output
+
+
+def test_an_interruption_leaves_a_record_and_a_page(few, tmp_path, monkeypatch):
+    def interrupt(*_):
+        raise KeyboardInterrupt
+
+    few["embedding"] = faults.faulty(RULES["embedding"], interrupt)
+    result = invoke("run", "--output", tmp_path, "--architectures", 2, "--dtype", "float32", "--quiet")
+    assert result.exit_code == 130
+    loaded = record.load(tmp_path / "record.jsonl")
+    assert not loaded.finished
+    assert {f["subject"] for f in loaded.findings} == {"relu", "dense"}
+    assert "<html" in (tmp_path / "index.html").read_text()
+    assert "interrupted: " in result.output
+
+
+def test_ctrl_c_leaves_a_record_and_a_page(tmp_path):
+    start = "from manual_backprop.command.main import main; main()"
+    arguments = ["run", "--output", str(tmp_path), "--quiet", "--dtype", "float32"]
+    child = subprocess.Popen([sys.executable, "-c", start, *arguments], start_new_session=True)
+    partial = lambda: [p for p in tmp_path.iterdir() if p.stat().st_size > 2000]  # noqa: E731
+    deadline = time.monotonic() + 60
+    while not partial() and time.monotonic() < deadline:
+        time.sleep(0.1)
+    os.kill(child.pid, signal.SIGINT)
+    assert child.wait(timeout=60) == 130
+    loaded = record.load(tmp_path / "record.jsonl")
+    assert not loaded.finished
+    assert loaded.findings
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["index.html", "record.jsonl"]
+
+
+def test_a_place_that_cannot_be_written_is_refused_before_anything_runs(tmp_path):
+    (tmp_path / "file").write_text("mine")
+    bad(invoke("run", "--output", tmp_path / "file" / "below"), "--output", "choose another folder")
+    assert (tmp_path / "file").read_text() == "mine"
+    (tmp_path / "record.jsonl").mkdir()
+    bad(invoke("run", "--output", tmp_path), "is a folder")
+
+
+def test_an_unavailable_platform_overwrites_nothing(tmp_path):
+    (tmp_path / "record.jsonl").write_text("an older record")
+    bad(invoke("run", "--output", tmp_path, "--platform", "gpu"), "--platform gpu is not available")
+    assert (tmp_path / "record.jsonl").read_text() == "an older record"
+
+
+# --- compare and render ----------------------------------------------------------------------------------------------
+
+
+def lines(*verdicts):
+    finding = {"kind": "finding", "family": "rule", "check": "vjp", "leaf": "x", "dtype": "float32", "points": 7}
+    numbers = dict.fromkeys(("absolute", "relative", "ulps", "ratio", "mean_ratio", "spread"), 0.0)
+    rest = dict.fromkeys(("diagnosis", "message", "example", "reproduction", "worst")) | {"abstained": 0}
+    header = {"kind": "header", "versions": {}, "platform": "cpu", "device": "cpu", "command": "none", "seed": 0}
+    yield header | {"environment": {}, "architectures": 0, "precisions": ["float32"]}
+    for i, verdict in enumerate(verdicts):
+        yield finding | numbers | rest | {"subject": f"rule {i}", "verdict": verdict}
+    yield {"kind": "end", "finished": True}
+
+
+def test_a_worse_record_fails_the_comparison(tmp_path):
+    record.write(tmp_path / "before", lines("right", "right"))
+    record.write(tmp_path / "after", lines("right", "wrong"))
+    result = invoke("compare", tmp_path / "before", tmp_path / "after", "--page", tmp_path / "changes.html")
+    assert result.exit_code == 1
+    assert "rule 1" in result.output
+    assert "1 changes, 1 of them for the worse" in result.output
+    assert "rule 1" in (tmp_path / "changes.html").read_text()
+    assert invoke("compare", tmp_path / "after", tmp_path / "before").exit_code == 0
+
+
+def test_a_damaged_record_is_named_with_its_line(tmp_path):
+    good, damaged = tmp_path / "good.jsonl", tmp_path / "damaged.jsonl"
+    record.write(good, lines("right"))
+    damaged.write_text(good.read_text().replace('"ratio"', '"rat', 1))
+    for arguments in (["compare", good, damaged], ["compare", damaged, good], ["render", damaged]):
+        bad(
+            invoke(*arguments, *(["--output", tmp_path / "page"] if arguments[0] == "render" else [])),
+            "damaged",
+            "line 2",
+        )
+    bad(invoke("compare", good, tmp_path / "missing"), "missing")
+    assert not (tmp_path / "page").exists()
+
+
+def test_a_page_that_cannot_be_written_is_one_line(tmp_path):
+    record.write(tmp_path / "good", lines("right"))
+    bad(invoke("render", tmp_path / "good", "--output", tmp_path / "good" / "page.html"), "page")
+
+
+def test_a_record_is_json_line_by_line(tmp_path):
+    record.write(tmp_path / "good", lines("right"))
+    kinds = [json.loads(line)["kind"] for line in (tmp_path / "good").read_text().splitlines()]
+    assert kinds == ["header", "finding", "end"]
