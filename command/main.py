@@ -72,7 +72,7 @@ def run(output, architectures, seed, dtypes, platform, quiet):
     loaded = record.load(path)
     page.write(loaded, folder / "index.html")
     _summary(loaded, folder / "index.html", path)
-    sys.exit(INTERRUPTED if interrupted else EXIT_WRONG if loaded.failures else 0)
+    sys.exit(INTERRUPTED if interrupted else EXIT_WRONG if loaded.failures or loaded.broken_claims else 0)
 
 
 @main.command()
@@ -213,11 +213,16 @@ def _summary(record, page, path):
         click.echo(f"{failure['verdict']}: {failure['subject']} {failure.get('leaf', '')} {failure.get('dtype', '')}")
         click.echo(f"    {failure.get('diagnosis') or failure.get('message') or ''}")
         click.echo(f"    {failure.get('reproduction') or ''}")
+    for claim in record.broken_claims:
+        click.echo(f"{claim['verdict']}: claim {claim['number']}, {claim['title']}: {claim.get('message') or ''}")
     for curve in record.curves:
         click.echo(
             f"{curve['subject']}: {curve['accuracy_by_hand']:.1%} of the held-out right; by hand and by jax.grad at "
             f"most {curve['largest_divergence_ulps']:.3g} ulps apart"
         )
+    claims = sum(line["kind"] == "claim" for line in record.others)
+    if claims:
+        click.echo(f"{claims - len(record.broken_claims)} of {claims} derivations as predicted")
     state = "" if record.finished else "interrupted: "
     click.echo(
         f"{state}{subjects} rules and {networks} architectures: {counts['right']} findings right, "

@@ -12,6 +12,7 @@ import time
 from collections.abc import Callable, Iterable, Iterator
 
 from manual_backprop.reference.allowance import DTYPES
+from manual_backprop.reference.claims import CLAIMS, claims
 from manual_backprop.reference.contract import INDEPENDENT, contract
 from manual_backprop.reference.finding import Finding
 from manual_backprop.reference.points import VALUES, instances, point
@@ -58,6 +59,8 @@ def work(plan: Plan) -> Iterator[Step]:
     yield from _architectures(plan)
     for i, experiment in enumerate(experiments.EXPERIMENTS, 1):
         yield Step("training", i, len(experiments.EXPERIMENTS), [experiment(plan.seed)])
+    for i, line in enumerate(claims(plan.seed), 1):
+        yield Step("derivations", min(i, len(CLAIMS)), len(CLAIMS), [line])
     for i, rule in enumerate(RULES.values(), 1):
         yield Step("lowering", i, len(RULES), lowering.lower(rule))
     yield Step("end", 1, 1, [{"kind": "end", "finished": True, "seconds": time.monotonic() - start}])

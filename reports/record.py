@@ -73,6 +73,11 @@ class Record:
         """Every finding and training curve that is wrong or raised."""
         return [line for line in [*self.findings, *self.curves] if line["verdict"] in ("wrong", "raised")]
 
+    @property
+    def broken_claims(self) -> list[dict]:
+        """Every claim of the derivations that did not come out as predicted."""
+        return [line for line in self.others if line["kind"] == "claim" and line["verdict"] != "right"]
+
 
 def key_of(finding: dict) -> tuple[str, str, str, str, str]:
     """What a finding is about, the same in every run: (family, subject, check, leaf, dtype)."""
