@@ -1,5 +1,6 @@
 """The command: what it says and how it exits, when all is right, when something is wrong, and when input is bad."""
 
+import functools
 import json
 import os
 import signal
@@ -34,12 +35,13 @@ def bad(result, *words):
 
 @pytest.fixture
 def few(monkeypatch):
-    """A run of four rules and no training."""
+    """A run of four rules and small networks, without training and without claims."""
     rules = {name: RULES[name] for name in ("relu", "dense", "embedding", "tanh")}
     monkeypatch.setattr(job, "RULES", rules)
     monkeypatch.setattr(job, "INSTANCES", 1)
     monkeypatch.setattr(job.experiments, "EXPERIMENTS", ())
-    monkeypatch.setattr(sampling, "DEPTH", 2)
+    monkeypatch.setattr(job, "architecture", functools.partial(sampling.architecture, depth=2))
+    monkeypatch.setattr(job, "claims", lambda seed: iter(()))
     return rules
 
 
