@@ -142,6 +142,23 @@ def rules():
         click.echo(f"{name:44} {(rule.__doc__ or '').strip().splitlines()[0]}")
 
 
+@main.command()
+@click.argument("name")
+@click.option("--input", "shape", help="The input's shape for a network, e.g. 4 or '(2, 4)'.")
+@click.option("--seed", default=0, show_default=True, type=click.IntRange(min=0))
+def explain(name, shape, seed):
+    """Explain a rule, a claim (A1 to D12) or a network's expression, with an example that is checked on the spot."""
+    from rich.console import Console
+
+    from . import explain as explaining
+
+    parts, fine = explaining.explain(name, _shape(shape), seed)
+    console = Console(highlight=False)
+    for part in parts:
+        console.print(part)
+    sys.exit(0 if fine else EXIT_WRONG)
+
+
 def _shape(text):
     if text is None:
         return None

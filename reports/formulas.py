@@ -45,7 +45,7 @@ def _depths(tokens):
 
 class _Reader:
     def __init__(self, tokens):
-        self.tokens, self.at = tokens, 0
+        self.tokens, self.at, self.inside = tokens, 0, 0  # inside how many scripts
 
     def sequence(self, closing) -> list[str]:
         parts = []
@@ -94,7 +94,10 @@ class _Reader:
         if token == "^" and self._peek() == "T":
             self.at += 1
             return '<mi mathvariant="normal">T</mi>'
-        return self._primary() if self._peek() is not None else "<mrow></mrow>"
+        self.inside += 1
+        script = self._primary() if self._peek() is not None else "<mrow></mrow>"
+        self.inside -= 1
+        return script
 
     def _primary(self):
         token = self.tokens[self.at]
@@ -107,9 +110,11 @@ class _Reader:
         if token in LARGE:
             return f"<mo>{LARGE[token]}</mo>"
         if token in WORDS:
-            return f"<mtext>&#160;{token} </mtext>"
+            return f"<mtext>&#160;{token}&#160;</mtext>"
         if re.fullmatch("d[A-Za-z]", token):
             return f"<mrow><mi>d</mi><mi>{token[1]}</mi></mrow>"
+        if token.isalpha() and len(token) == 2 and token.islower() and self.inside:
+            return "".join(f"<mi>{letter}</mi>" for letter in token)  # two indices: w_{ij}
         if token.isalpha():
             return f"<mi>{_escaped(token)}</mi>"
         if token[0].isdigit():

@@ -14,7 +14,7 @@ from collections.abc import Sequence
 import jinja2
 import markupsafe
 
-from . import sections, words
+from . import derivations, sections, words
 from .columns import data_block
 from .compare import Change
 from .record import Record, RecordError
@@ -36,6 +36,7 @@ def render(record: Record, comparison: Sequence[Change] | None = None) -> str:
             rules=sections.rules(record),
             architectures=sections.architectures(record),
             training=sections.training(record),
+            derivations=derivations.derivations(record),
             lowering=sections.lowering(record),
             total=len(record.findings),
             data=markupsafe.Markup(data),

@@ -42,9 +42,9 @@ def _widths_downwards(specimen):
     yield specimen.widths[0]
 
 
-@claim("A2", "(f^l)' = diag(f'(z^l)), but for softmax (f^L)' = diag(p) - p p^T")
+@claim("A2", "(f^l)' = diag(f'(z^l)),   but for softmax   (f^L)' = diag(p) - p p^T")
 def factors_of_the_chain(case):
-    """The factors are ∂C/∂a^L, the (f^l)' and the W^l; (f^l)' is diagonal exactly when f^l acts elementwise.
+    """The factors are ∂C/∂a, the f' and the W; f' is diagonal exactly when f acts elementwise.
 
     ∂z^l/∂a^{l−1} is W^l itself.  The Jacobian of tanh, the logistic function and the rectifier is zero off its
     diagonal; that of softmax is not, since every probability depends on every logit.  With only its diagonal

@@ -13,7 +13,7 @@ from .evidence import claim, counted, nudged, off, product_rounding, rounding, s
 
 @claim("D6", "∂C/∂z_L = ∂C/∂a_L ∘ ∂a_L/∂z_L,   ∂C/∂W_L = δ_L ⊗ a_{L-1}")
 def last_layer(case):
-    """At the last layer an elementwise activation needs no sum over paths: every z_i has one path to the cost.
+    """At the last layer an elementwise activation needs no sum over paths: every neuron has one.
 
     Source: text 4.
     """
@@ -31,9 +31,9 @@ def last_layer(case):
     yield shapes(f"{len(a)}∘{len(a)}, {len(a)}⊗{len(before)}")
 
 
-@claim("D7", "∂C/∂z_L = a_L - y,   and  s a_L - y  where  Σ_i y_i = s")
+@claim("D7", "∂C/∂z_L = a_L - y,   and s a_L - y where Σ_i y_i = s")
 def softmax_with_cross_entropy(case):
-    """Softmax and cross-entropy together have the derivative a_L − y; labels that sum to s make it s a_L − y.
+    """Softmax and cross-entropy together have the derivative a − y; labels that sum to s make it s a − y.
 
     Taken apart they give the same, by the whole Jacobian of softmax: Σ_i (−y_i / p_i) p_i ([i = j] − p_j).  The formula
     for one-hot labels, used for labels that sum to s, is off by (s − 1) a_L.
@@ -57,7 +57,7 @@ def softmax_with_cross_entropy(case):
             if kind == "one-hot":
                 yield same("a_L − y", p - y, truth, allowance)
             else:
-                yield off(f"a_L − y where s = {s:.3g}", p - y, truth, (1 - s) * p, allowance)
+                yield off(f"a − y where s = {s:.3g}", p - y, truth, (1 - s) * p, allowance)
         yield shapes(f"{c}")
 
 
@@ -93,7 +93,7 @@ def hidden_layer(case):
         yield shapes(f"(1×{len(W)})({len(W)}×{W.shape[1]}) → 1×{W.shape[1]}")
 
 
-@claim("D9", "σ'(z) = [z > 0]   for   σ(z) = max(z, 0)")
+@claim("D9", "σ'(z) = [z > 0] for σ(z) = max(z, 0)")
 def rectifier(case):
     """The rectifier has derivative 1 for z > 0 and 0 below; at exactly 0 it is a convention, and it is 0.
 
@@ -138,9 +138,9 @@ def derivatives_from_outputs(case):
         yield shapes(f"{n} → {n}×{n}")
 
 
-@claim("D11", "L  products with  δ^l  kept,   Σ_{l=1}^L l = L (L + 1)/2  without")
+@claim("D11", "L products with δ^l kept,   Σ_{l=1}^L l = L (L + 1)/2 without")
 def linear_in_the_depth(case):
-    """Keeping δ_l makes the cost linear in the depth; starting from the cost for every layer makes it quadratic.
+    """Keeping every δ makes the cost linear in the depth; starting from the cost for every layer makes it quadratic.
 
     Both ways give the same errors; their products, and the numbers they multiply, are counted while they run.
 

@@ -133,9 +133,9 @@ def _layer_of_rows(x, W, b):
     return x @ W.T + b
 
 
-@claim("D4", "z = x W^T + b:   ∂z_i/∂w_{ij} = a_j,   ∂z_i/∂w_{kj} = 0  for  k ≠ i")
+@claim("D4", "z = x W^T + b:   ∂z_i/∂w_{ij} = a_j,   ∂z_i/∂w_{kj} = 0 for k ≠ i")
 def layer_of_neurons(case):
-    """A neuron is z = w·x + b; a layer of them moves z_i with the weights of row i and with no others.
+    """A neuron is z = w·x + b; its derivative by the weights of other neurons is zero.
 
     Source: text 4.
     """
@@ -166,7 +166,7 @@ def _to_softmax(W, V, x):
 
 @claim("D5", "C = C(y, a_L(W_L, a_{L-1}(W_{L-1}, …)))")
 def what_a_weight_moves(case):
-    """A weight of the layer before the last moves every output; row i of the last weights moves z_i alone.
+    """A weight of the layer before the last moves every output; a row of the last weights moves one neuron alone.
 
     The cost is a composite: from W_{L−1} there is a path through every a_L.  With an elementwise last activation row i
     of W_L moves a_i alone; with softmax it still moves z_i alone, but through it every a_L.

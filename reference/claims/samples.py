@@ -9,7 +9,9 @@ from .evidence import claim, counted, off, product_rounding, same, shapes, show
 
 @claim("C1", "J = 1/m Σ_{samples} Σ_{nodes} L(a, y)")
 def cost_of_samples(case):
-    """Samples are columns, A^l is n_l×m, and the cost is the mean over samples of the sum over nodes.
+    """Samples are columns, and the cost is the mean over samples of the sum over nodes.
+
+    A^l, the output of layer l for all samples, is n_l×m.
 
     Source: text 3.
     """
@@ -29,9 +31,9 @@ def cost_of_samples(case):
 
 @claim("C2", "dZ = dA ∘ g'(Z)")
 def elementwise_derivatives(case):
-    """dA^L holds the derivatives of L, node by node and sample by sample; an elementwise g passes them on as a product.
+    """dA holds the derivatives of L node by node; an elementwise activation passes them on as a product.
 
-    dA carries the 1/m here, as it may (C4).
+    At the last layer dA carries the 1/m here, as it may (C4).
 
     Source: text 3.
     """
@@ -74,7 +76,7 @@ def gradients_of_samples(case):
 
 @claim("C4", "dA^L = 1/m ∂L/∂a   or   dW = 1/m dZ A^T,   db = 1/m Σ_{samples} dZ")
 def one_over_m(case):
-    """The 1/m enters once: carried by dA^L, or by dW and db; twice or never is off by exactly m.
+    """The 1/m enters once: carried by dA, or by dW and db; twice or never is off by exactly m.
 
     Source: text 3.
     """
