@@ -9,7 +9,7 @@ is allowed
              cotangent, and every intermediate result of the definition and of its derivative.  Whoever computes in
              that dtype cannot avoid it.  The nudges come in antithetic pairs, so that at a point within rounding
              of a kink one of the two crosses it.
-    scale    the largest |truth| of the leaf: one rounding of the answer's own size
+    scale    the largest magnitude of the leaf, at the point and at the nudges: one rounding of the answer's own size
     least    the smallest positive number that arithmetic in the dtype keeps
 
 There is no number for a rule, a dtype or a test: SLACK is the only constant.
@@ -25,10 +25,10 @@ import numpy as np
 
 from manual_backprop.signature import kind_of
 
-from .pullback import stacked_pullback, to_numpy
+from .pullback import nudges, stacked_pullback, to_numpy
 
 SLACK = 16
-PAIRS = 4
+PAIRS = 8
 COPIES = 1 + 2 * PAIRS  # the point itself comes first
 DTYPES = ("float64", "float32", "bfloat16", "float16")
 
@@ -82,9 +82,9 @@ def copies(point, dtype):
     def stack(a):
         if kind_of(a) != "float":
             return a
-        signs = rng.choice([-1.0, 1.0], size=(PAIRS, *np.shape(a)))
-        nudges = np.concatenate([np.zeros((1, *np.shape(a))), signs, -signs])
-        return np.asarray(round_to(a, dtype), np.float64) * (1 + SLACK * unit(dtype) * nudges)
+        up = nudges(rng, (PAIRS, *np.shape(a)))
+        moves = np.concatenate([np.zeros((1, *np.shape(a))), up, -up])
+        return np.asarray(round_to(a, dtype), np.float64) * (1 + SLACK * unit(dtype) * moves)
 
     return jax.tree.map(stack, point)
 
@@ -92,7 +92,7 @@ def copies(point, dtype):
 def _yardstick(stack, dtype):
     u, floor = unit(dtype), least(dtype)
     truth = jax.tree.map(lambda a: a[0], stack)
-    allowance = jax.tree.map(lambda a: _spread(a) + SLACK * (u * scale(a[0]) + floor), stack)
+    allowance = jax.tree.map(lambda a: _spread(a) + SLACK * (u * scale(a) + floor), stack)
     return Yardstick(truth, allowance)
 
 

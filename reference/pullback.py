@@ -87,8 +87,13 @@ def _stack(function):
 def _moves(noises: Noises) -> tuple[jax.Array, jax.Array]:
     """What a result is multiplied by, and what is added to it: one row for each point."""
     rows, relative, absolute = (np.asarray(column)[:, None] for column in zip(*noises, strict=True))
-    signs = np.random.default_rng(0).choice([-1.0, 1.0], (rows.max() + 1, NOISE_LENGTH))[rows[:, 0]]
-    return jnp.asarray(1 + signs * relative), jnp.asarray(signs * absolute)
+    moves = nudges(np.random.default_rng(0), (rows.max() + 1, NOISE_LENGTH))[rows[:, 0]]
+    return jnp.asarray(1 + moves * relative), jnp.asarray(moves * absolute)
+
+
+def nudges(rng: np.random.Generator, shape: tuple[int, ...]) -> np.ndarray:
+    """Moves up or down, of sizes between a half and one: were all of one size, two of them would often cancel."""
+    return rng.choice([-1.0, 1.0], shape) * rng.uniform(0.5, 1.0, shape)
 
 
 class _Rounding:
