@@ -11,6 +11,7 @@ from rich.text import Text
 
 from ..derivations import association
 from ..derivations.chain import Chain, chain
+from ..derivations.jacobians import vector
 from ..derivations.layouts import by
 from ..reference.allowance import yardsticks
 from ..reference.discrepancy import discrepancy
@@ -46,9 +47,9 @@ def network(rule: Rule, shape, seed: int):
     primals = _readable(rule, short(drawn.primals))
     with jax.enable_x64(True):
         links = chain(rule, primals[0], primals[1:])
-        output = jax.eval_shape(rule.definition, *primals)
-    cotangent = np.float64(1.0) if np.shape(output) == () else np.round(drawn.cotangent, 1)
-    names = _names(links, scalar=np.shape(output) == ())
+    scalar = not isinstance(links.output, tuple) and np.shape(links.output) == ()
+    cotangent = np.float64(1.0) if scalar else jax.tree.map(lambda a: np.round(a, 1), drawn.cotangent)
+    names = _names(links, scalar)
     parts = [Line(Text(str(rule), style="bold"), align="left"), Text(INTRODUCTION)]
     parts += _forward(links, names)
     parts += _factors(links, names)
@@ -122,10 +123,12 @@ def _value(name, value):
 
 def _factors(links, names):
     yield heading("2. The factors: each layer's Jacobian, from the output down")
-    chained = " · ".join(f"∂{named.gives}/∂{named.reads}" for named in reversed(names))
-    yield Text(f"∂{names[-1].gives}/∂x = {chained}", style="bold")
-    shapes = "".join(f"({by(factor.matrix.shape)})" for factor in links.factors)
-    yield Text(f"  {shapes} → {by(links.by_input().shape)}: a row for every output, a column for every input")
+    if links.factors:
+        floating = names[-len(links.factors) :]
+        chained = " · ".join(f"∂{named.gives}/∂{named.reads}" for named in reversed(floating))
+        yield Text(f"∂{names[-1].gives}/∂{floating[0].reads} = {chained}", style="bold")
+        shapes = "".join(f"({by(matrix.shape)})" for matrix in links.matrices)
+        yield Text(f"  {shapes} → {by(links.by_input().shape)}: a row for every output, a column for every input")
     for link, named in zip(reversed(links.links), reversed(names), strict=True):
         for name, jacobian in zip(named.primals, link.jacobians, strict=True):
             if jacobian is None:
@@ -148,10 +151,10 @@ def _formula(jacobian, named, name):
 
 def _rows(links, cotangent):
     """∂C/∂(what each link gives), and last ∂C/∂x, as rows: the prefixes of the product."""
-    rows = [np.reshape(np.asarray(cotangent, float), (1, -1))]
-    for link in reversed(links.links):
-        rows.append(rows[-1] @ link.by_input.matrix)
-    return rows[::-1]
+    rows = [np.reshape(vector(cotangent), (1, -1))]
+    for factor in links.factors:
+        rows.append(rows[-1] @ factor.matrix)
+    return [None] * (len(links.links) + 1 - len(rows)) + rows[::-1]
 
 
 def _backward(links, names, rows):
@@ -178,7 +181,7 @@ def _backward(links, names, rows):
 def _adjoint(link, named, position):
     """The adjoint form of one cotangent, with its shapes."""
     layer, name = link.layer, named.primals[position]
-    out, bar = by(np.shape(link.output)), barred(named.gives)
+    out, bar = by(vector(link.output).shape), barred(named.gives)
     if isinstance(layer, Elementary) and layer.name in ("dense", "linear"):
         w = by(np.shape(link.primals[1])[::-1])
         x = link.primals[0]
@@ -193,14 +196,16 @@ def _adjoint(link, named, position):
     jacobian = link.jacobians[position]
     if jacobian.formula.startswith("∂y_i/∂x_k = [i = k]"):
         return f"{barred(name)} = {bar} ∘ f'({named.reads}):  ({out}) ∘ ({out})"
-    if np.shape(link.output) == ():
+    if vector(link.output).shape == ():
         return f"{barred(name)} = {jacobian.formula or 'the gradient itself'}:  {by(jacobian.input_shape)}"
     return f"{barred(name)} by the backward pass:  {by(jacobian.input_shape)}"
 
 
 def _cost(links, names):
-    yield heading("4. What the order costs")
     matrices = links.matrices
+    if not matrices:
+        return
+    yield heading("4. What the order costs")
     if names[-1].gives == "y":
         matrices = [np.ones((1, matrices[0].shape[0])), *matrices]
     lengths, factors = association.lengths_of(matrices), len(matrices)
@@ -211,7 +216,7 @@ def _cost(links, names):
         f"the cheapest, {association.written(order)}": order,
     }
     counts = [(name, association.multiplications(lengths, each)) for name, each in orders.items()]
-    yield table(["order", "multiplications for ∂C/∂x"], counts)
+    yield table(["order", f"multiplications for ∂C/∂{names[-len(links.factors)].reads}"], counts)
     tensors = sum(j.tensor.size for link in links.links for j in link.jacobians if j is not None)
     gradients = sum(np.prod(j.input_shape, dtype=int) for link in links.links for j in link.jacobians if j is not None)
     yield Text(f"All tables together hold {tensors} numbers; the adjoint forms give the same {gradients} without them.")
@@ -227,7 +232,8 @@ def _check(rule, primals, cotangent, links, rows, names):
         whole = list(leaves)
         for i, number in zip(floats, numbers, strict=True):
             whole[i] = number
-        return jnp.sum(cotangent * rule.definition(*structure.unflatten(whole)))
+        output = rule.definition(*structure.unflatten(whole))
+        return sum(jnp.sum(bar * y) for bar, y in zip(*map(jax.tree.leaves, (cotangent, output)), strict=True))
 
     with jax.enable_x64(True), jax.default_matmul_precision("highest"):
         at = [jnp.asarray(leaves[i]) for i in floats]

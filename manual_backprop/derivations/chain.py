@@ -8,13 +8,14 @@ tensor n × (n × m), read as the matrix n × nm.
 
 import dataclasses
 import functools
+from typing import Any
 
 import numpy as np
 
 from ..combinators import Network, serial
 from ..rule import Rule
 from . import association
-from .jacobians import jacobians
+from .jacobians import jacobians, vector
 from .layouts import Jacobian, unflatten
 
 
@@ -24,11 +25,11 @@ class Link:
 
     layer: Rule
     primals: tuple
-    output: np.ndarray
+    output: Any
     jacobians: tuple[Jacobian | None, ...]
 
     @property
-    def by_input(self) -> Jacobian:
+    def by_input(self) -> Jacobian | None:
         return self.jacobians[0]
 
 
@@ -39,13 +40,16 @@ class Chain:
     links: tuple[Link, ...]
 
     @property
-    def output(self) -> np.ndarray:
+    def output(self) -> Any:
         return self.links[-1].output
 
     @property
     def factors(self) -> list[Jacobian]:
-        """∂C/∂a^L, …, ∂z^1/∂x: from the output to the input, as the chain rule writes them."""
-        return [link.by_input for link in reversed(self.links)]
+        """∂C/∂a^L, …, ∂z^1/∂x: from the output to the input, as the chain rule writes them.
+
+        Where the input is made of integers, which have no derivative, the chain ends one layer above it.
+        """
+        return [link.by_input for link in reversed(self.links) if link.by_input is not None]
 
     @property
     def matrices(self) -> list[np.ndarray]:
@@ -69,8 +73,7 @@ class Chain:
 
     def errors(self) -> list[np.ndarray]:
         """∂C/∂(what link l gave), for every l: the prefixes of the product, kept.  The last is the identity."""
-        size = int(np.prod(self.output.shape))
-        kept = [np.eye(size)]
+        kept = [np.eye(vector(self.output).size)]
         for link in reversed(self.links[1:]):
             kept.append(kept[-1] @ link.by_input.matrix)
         return kept[::-1]

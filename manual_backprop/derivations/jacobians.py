@@ -6,6 +6,7 @@ row k is what the rule's own backward pass makes of the k-th unit cotangent, and
 
 import math
 from collections.abc import Callable
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -17,10 +18,10 @@ from .layouts import Jacobian
 from .slopes import SLOPES, sigma
 
 
-def jacobians(rule: Rule, primals: tuple) -> tuple[np.ndarray, tuple[Jacobian | None, ...]]:
+def jacobians(rule: Rule, primals: tuple) -> tuple[Any, tuple[Jacobian | None, ...]]:
     """(output, one Jacobian for each primal), in numerator layout; None where a primal is not floating.
 
-    An output or a primal that is a tree of arrays counts as the one vector of all its numbers.
+    Where the output or a primal is a tree of arrays, its Jacobian counts it as the one vector of all its numbers.
 
     >>> from manual_backprop.rules import RULES
     >>> output, (by_x, by_w) = jacobians(RULES["linear"], (np.array([1.0, 2.0]), np.array([[3.0], [4.0]])))
@@ -38,7 +39,7 @@ def jacobians(rule: Rule, primals: tuple) -> tuple[np.ndarray, tuple[Jacobian | 
             None if tensor is None else Jacobian(np.asarray(tensor, float), np.ndim(output), formula=formula)
             for tensor, formula in zip(tensors, formulas, strict=True)
         )
-    return vector(output), _by_rows(rule, primals, output, residuals)
+    return jax.tree.map(np.asarray, output), _by_rows(rule, primals, output, residuals)
 
 
 def _elementwise(rule, x):
@@ -63,14 +64,15 @@ def _by_rows(rule, primals, output, residuals):
         floats = [leaf for leaf in jax.tree.leaves(primal) if kind_of(leaf) == "float"]
         input_shape = np.shape(floats[0]) if len(floats) == 1 else (matrix.shape[1],)
         formula = "row k is the backward pass, by hand, of the k-th unit cotangent"
-        return Jacobian(matrix.reshape(*output_shape, *input_shape), len(output_shape), formula=formula, source="rows")
+        tensor = matrix.reshape((*output_shape, *input_shape))
+        return Jacobian(tensor, len(output_shape), formula=formula, source="rows")
 
     return tuple(assembled(primal, bar) for primal, bar in zip(primals, bars, strict=True))
 
 
 def vector(tree) -> np.ndarray:
     """An array as it is; the floats of a tree of several as one vector."""
-    leaves = [np.asarray(leaf) for leaf in jax.tree.leaves(tree) if kind_of(leaf) == "float"]
+    leaves = [np.asarray(leaf, float) for leaf in jax.tree.leaves(tree) if kind_of(leaf) == "float"]
     return leaves[0] if len(leaves) == 1 else np.concatenate([leaf.ravel() for leaf in leaves] or [np.zeros(0)])
 
 
