@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 
 from manual_backprop.reference.allowance import SLACK
 from manual_backprop.reference.points import instances, point
+from manual_backprop.reference.precision import compiled
 from manual_backprop.rules import RULES
 from manual_backprop.signature import kind_of
 
@@ -25,14 +26,20 @@ def sized(name):
     return list(instances(RULES[name], 4, seed=0))
 
 
+@functools.cache
+def halves(rule):
+    return compiled(rule.forward), compiled(rule.backward)
+
+
 class Run:
     """A rule's two halves at a point, in float64: primals, y, y_bar and the cotangents by hand."""
 
     def __init__(self, rule, primals, y_bar):
         self.rule, self.primals, self.y_bar = rule, primals, y_bar
         with jax.enable_x64(True):
-            y, residuals = rule.compiled().forward(*jax.tree.map(jnp.asarray, primals))
-            bars = rule.compiled().backward(residuals, jax.tree.map(jnp.asarray, y_bar))
+            forward, backward = halves(rule)
+            y, residuals = forward(*jax.tree.map(jnp.asarray, primals))
+            bars = backward(residuals, jax.tree.map(jnp.asarray, y_bar))
             self.y, self.bars = jax.tree.map(np.asarray, (y, tuple(bars)))
 
 

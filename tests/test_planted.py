@@ -105,7 +105,7 @@ def test_arrangements_are_named(expression, shape, place, words):
 def test_half_precision_finds_what_exceeds_its_rounding(name, dtype):
     bound, at, names = telling(RULES[name])
     for place, leaf in enumerate(names):
-        found = judged(faults.spoiled(bound, faults.on_leaf(place, faults.times(1.25))), at, (dtype,))
+        found = judged(faults.spoiled(bound, faults.on_leaf(place, faults.times(2.0))), at, (dtype,))
         assert [f.leaf for f in found if not f.ok] == [leaf]
 
 

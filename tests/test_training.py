@@ -74,8 +74,10 @@ def test_an_order_that_is_no_table_is_explained():
         train(by_hand(NETWORK, LOSS), optax.sgd(0.1), params, data, np.arange(20))
 
 
-@pytest.mark.parametrize("dtype", ["float32", "float64"])
-@pytest.mark.parametrize("experiment", experiments.EXPERIMENTS, ids=lambda e: e.__name__)
+PAIRS = list(zip(experiments.EXPERIMENTS, ("float64", "float32"), strict=True))
+
+
+@pytest.mark.parametrize(("experiment", "dtype"), PAIRS, ids=lambda value: getattr(value, "__name__", value))
 def test_by_hand_and_by_autodiff_stay_together(experiment, dtype):
     line = experiment(0, dtype)
     assert line["kind"] == "curve"
@@ -105,8 +107,16 @@ def planted(rule, factor):
     return copy
 
 
-@pytest.mark.parametrize("name", ["relu", "dense"])
-@pytest.mark.parametrize(("factor", "verdict"), [(1.0, "right"), (1.001, "wrong"), (0.999, "wrong"), (np.nan, "wrong")])
+@pytest.mark.parametrize(
+    ("name", "factor", "verdict"),
+    [
+        ("dense", 1.0, "right"),
+        ("relu", 1.001, "wrong"),
+        ("dense", 1.001, "wrong"),
+        ("dense", 0.999, "wrong"),
+        ("relu", np.nan, "wrong"),
+    ],
+)
 def test_a_fault_of_one_in_a_thousand_is_wrong(name, factor, verdict):
     params, data, order = problem()
     layers = [planted(layer, factor) if layer.name == name else layer for layer in NETWORK.layers]
