@@ -182,6 +182,7 @@ def test_lines_go_through_a_record(tmp_path, costs):
     text = html.unescape(re.sub(r"<[^>]*>", " ", section))
     assert "A product is the transpose of the product of the transposes in reverse" in text
     assert section.count("<math") == 3
+    assert re.findall(r'id="claim-(\w+)"', section) == ["A4", "C6", "D1"]
     assert section.count('<svg viewBox="0 0 460 190"') == 4
     assert "1 152 times more at the end" in re.sub(r"\s+", " ", text)
     assert "12 random chains" in text

@@ -10,6 +10,8 @@ import pytest
 from manual_backprop.architecture import build
 from manual_backprop.command.main import main
 from manual_backprop.derivations import slopes
+from manual_backprop.reference.claims import CLAIMS, Claim
+from manual_backprop.reference.claims.evidence import counted
 from manual_backprop.reference.points import point
 from manual_backprop.rules import RULES
 
@@ -103,6 +105,18 @@ def test_a_claim_shows_its_matrices_and_what_is_wrong_by_how_much():
     assert "right on random shapes and values: 33 comparisons" in text
     assert "Text 4: 'The Total Derivative" in text
     assert "Text 2" not in text
+
+
+@pytest.mark.parametrize("small", [True, False])
+def test_a_claim_that_fails_here_or_elsewhere_is_a_failure(small, monkeypatch):
+    def function(case):
+        """A title."""
+        yield counted("a count", int(case.small == small), 0)
+
+    monkeypatch.setitem(CLAIMS, "X1", Claim("X1", "a = b", function))
+    code, text = explain("X1")
+    assert code == 1
+    assert "a count: 1 came where 0 was predicted" in text
 
 
 @pytest.mark.parametrize(
