@@ -19,7 +19,7 @@ from .finding import Finding
 from .oracles import ORACLES, Abstains, adjoint, adjoint_differences
 from .points import Point
 from .precision import compiled
-from .pullback import pull, to_numpy
+from .pullback import stacked_pullback, to_numpy
 
 MISSING = object()
 IDENTITIES = {"adjoint": adjoint, "adjoint_differences": adjoint_differences}
@@ -151,18 +151,10 @@ def primal_names(rule) -> list[str]:
 def _overflows(rule, point, dtype) -> bool:
     """Whether the definition or its autodiff, in the dtype itself, leaves its range at the point or a nudge away."""
     finite = []
-
-    def watched(function):
-        return lambda *primals: _noted(function(*primals), finite)
-
-    pieces = rule.map(lambda piece: Opaque(_quick(piece), watched))
-    definition = rule.compiled().definition  # under jax.vjp a program cannot have options of its own
     stack = round_to(copies((point.primals, point.cotangent), dtype), dtype)
     with jax.enable_x64(dtype == "float64"), jax.default_matmul_precision("highest"):
-        for i in range(COPIES):
-            primals, cotangent = jax.tree.map(lambda a, i=i: a[i] if kind_of(a) == "float" else a, stack)
-            pieces.definition(*primals)
-            _noted(pull(definition, primals, cotangent), finite)
+        still = ((0, 0.0, 0.0),) * COPIES
+        _noted(stacked_pullback(rule, still, lambda tree: _noted(tree, finite))(*stack), finite)
     return not all(finite)
 
 

@@ -34,25 +34,26 @@ def pull(f: Callable, primals: tuple, cotangent):
     return out, vjp(cotangent)[0]
 
 
-def stacked_pullback(rule, noises: Noises) -> Callable:
+def stacked_pullback(rule, noises: Noises, watch: Callable = lambda tree: tree) -> Callable:
     """`pull` of a rule's definition, for float leaves that carry a leading axis of points.
 
     Every piece of a network is compiled once per shape and shared by all networks; `jax.vjp` composes the pieces.
+    Whatever a piece gives on the way to the output and back goes through `watch`.
     """
-    pieces = rule.map(lambda piece: Opaque(piece, functools.partial(_piece, piece, noises)))
+    pieces = rule.map(lambda piece: Opaque(piece, functools.partial(_piece, piece, noises, watch)))
     if isinstance(pieces, Opaque):
         return lambda primals, cotangent: _whole(rule)(primals, cotangent, *_moves(noises))
     return lambda primals, cotangent: pull(pieces.definition, primals, cotangent)
 
 
-def _piece(rule, noises, _):
+def _piece(rule, noises, watch, _):
     """A definition on stacks whose derivative, too, is computed with exaggerated rounding."""
     forward, backward = _halves(rule)
     moves = _moves(noises)
     piece = jax.custom_vjp(lambda *primals: forward(primals, (), *moves))
     piece.defvjp(
-        lambda *primals: (forward(primals, (), *moves), primals),
-        lambda primals, cotangent: backward(primals, cotangent, *moves),
+        lambda *primals: (watch(forward(primals, (), *moves)), primals),
+        lambda primals, cotangent: watch(backward(primals, cotangent, *moves)),
     )
     return piece
 
