@@ -23,7 +23,10 @@ class Network(Rule):
         self.combinator, self.layers, self.arguments, self._loop = combinator, layers, arguments, loop
         self._input, self.shapes = input, shapes
         self.definition, self.forward, self.backward = definition, forward, backward
-        self._identity = (combinator.__name__, tuple(layer._identity for layer in layers), arguments)
+
+    @property
+    def _identity(self):
+        return self.combinator.__name__, tuple(layer._identity for layer in self.layers), self.arguments
 
     @property
     def input(self):

@@ -71,7 +71,10 @@ class Opaque(Rule):
     """A rule whose three functions went through a transformation such as `jax.jit`."""
 
     def __init__(self, rule: Rule, transform: Callable):
-        self.definition, self.forward, self.backward = map(transform, (rule.definition, rule.forward, rule.backward))
+        # New functions, since JAX remembers what it traced by function: halves that were written anew are traced anew.
+        self.definition = transform(lambda *primals: rule.definition(*primals))
+        self.forward = transform(lambda *primals: rule.forward(*primals))
+        self.backward = transform(lambda residuals, y_bar: rule.backward(residuals, y_bar))
         self.shapes, self._rule, self._identity = rule.shapes, rule, (rule._identity, transform)
 
     @property

@@ -44,6 +44,10 @@ def contract(rule, point: Point, dtypes: Iterable[str] = DTYPES, oracles: Iterab
         except Exception as error:  # whatever a rule raises is a finding, and the run goes on
             yield _raised(rule, point, "vjp", dtype, error)
             continue
+        if not isinstance(answer[1], tuple | list):
+            came = f"backward gave {type(answer[1]).__name__}; it returns a tuple of one cotangent per primal"
+            yield Finding(str(rule), "vjp", "", dtype, "wrong", ratio=np.inf, message=came, example=point.example)
+            continue
         yield from against_autodiff(rule, point, answer, measured[dtype], dtype)
         if dtype == "float64":
             for oracle in oracles:

@@ -36,7 +36,7 @@ class Ledger:
         elif math.isfinite(line["ratio"]):
             sums[0] += 1
             sums[1] += line["ratio"]
-            sums[2] += line["ratio"] ** 2
+            sums[2] += line["ratio"] * line["ratio"]  # a product overflows to infinity where a power raises
 
     def lines(self) -> list[dict]:
         return [line | self._distribution(key) for key, line in self._kept.items()]
@@ -44,7 +44,7 @@ class Ledger:
     def _distribution(self, key):
         count, total, squares, abstained = self._sums[key]
         mean = total / count if count else 0.0
-        spread = math.sqrt(max(squares / count - mean**2, 0.0)) if count else 0.0
+        spread = math.sqrt(max(squares / count - mean * mean, 0.0)) if count and math.isfinite(squares) else 0.0
         return {"points": count + abstained, "abstained": abstained, "mean_ratio": mean, "spread": spread}
 
 

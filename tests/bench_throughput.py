@@ -31,4 +31,5 @@ def passes(architectures: int = 100, seed: int = 0) -> list[float]:
 if __name__ == "__main__":
     architectures, seed = map(int, (*sys.argv[1:], *("100", "0")[len(sys.argv) - 1 :]))
     for name, seconds in zip(("cold", "warm", "warm"), passes(architectures, seed), strict=True):
-        print(f"{name}: {architectures / seconds:7.1f} architectures a second on {len(os.sched_getaffinity(0))} core(s)")
+        cores = len(os.sched_getaffinity(0))
+        print(f"{name}: {architectures / seconds:7.1f} architectures a second on {cores} core(s)")
