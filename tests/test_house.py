@@ -2,6 +2,7 @@
 
 import ast
 import importlib
+import inspect
 import pathlib
 import random
 import re
@@ -234,8 +235,9 @@ def test_there_is_one_slack():
 
 @pytest.mark.parametrize("rule", RULES.values(), ids=str)
 def test_a_docstring_is_the_derivation(rule):
-    sentence, *rest = rule.__doc__.strip().split("\n\n")
-    before, derivative, after = rule.__doc__.partition("\n    Derivative  ")
+    text = inspect.cleandoc(rule.__doc__)
+    sentence, *rest = text.split("\n\n")
+    before, derivative, after = text.partition("\nDerivative  ")
     assert sentence[0].isupper()
     assert re.search(r"\S = \S|\S ∈ \S", before), "no formula"
     assert "=" in derivative + after.split(">>>")[0], "no derivative"
