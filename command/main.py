@@ -1,6 +1,7 @@
 """The command `manual-backprop`.  Nothing here imports jax before a subcommand needs it."""
 
 import ast
+import math
 import os
 import pathlib
 import shlex
@@ -9,6 +10,7 @@ import sys
 import click
 
 EXIT_WRONG = 1
+LARGEST_INPUT = 2**20
 INTERRUPTED = 130  # as shells say of a program that Ctrl-C ended
 PLATFORMS = ("cpu", "gpu", "tpu")
 DTYPES = ("float64", "float32", "bfloat16", "float16")
@@ -164,12 +166,14 @@ def _shape(text):
         return None
     try:
         shape = ast.literal_eval(text)
-    except (ValueError, SyntaxError):
+    except (ValueError, SyntaxError, MemoryError, RecursionError):
         shape = None
     shape = (shape,) if isinstance(shape, int) else shape
     lengths = [n for part in shape for n in (part if isinstance(part, tuple) else (part,))] if shape else []
     if not isinstance(shape, tuple) or not all(type(n) is int and n >= 0 for n in lengths):
-        raise BadInput(f"--input is {text!r}; a shape such as '(3, 4)' was expected")
+        raise BadInput(f"--input is {text[:60]!r}; a shape such as '(3, 4)' was expected")
+    if math.prod(max(n, 1) for n in lengths) > LARGEST_INPUT:
+        raise BadInput(f"--input is {text[:60]!r}; at most {LARGEST_INPUT} elements are checked")
     return shape
 
 
