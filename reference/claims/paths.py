@@ -192,6 +192,9 @@ def what_a_weight_moves(case):
         yield show("∂a_L/∂W_L where f_L is softmax", by_rows)
         yield counted("outputs moved under softmax", np.count_nonzero(of_softmax, axis=0), np.full((n, m), n))
         slack = nudged(lambda V, h: softmax_jacobian(probabilities(V @ h))[:, :, None] * h, V, h)
+        slack = slack + rounding(
+            (np.diag(p) + np.outer(p, p))[:, :, None] * h, n + m
+        )  # 1 − p cancels where p is near 1
         yield same("row i moves every a_L through z_i", by_rows, of_softmax, slack)
         yield shapes(f"{n}×({m}×{k}), {n}×({n}×{m})")
 
