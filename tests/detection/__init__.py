@@ -1,0 +1,1 @@
+"""Derivatives written by hand, wrong and right, on which the checker is measured."""
