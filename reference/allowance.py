@@ -9,7 +9,7 @@ is allowed
              cotangent, and every intermediate result of the definition and of its derivative.  Whoever computes in
              that dtype cannot avoid it.  The nudges come in antithetic pairs, so that at a point within rounding
              of a kink one of the two crosses it.
-    scale    the largest magnitude of the leaf, at the point and at the nudges: one rounding of the answer's own size
+    scale    the largest magnitude of the leaf at the point: one rounding of the answer's own size
     least    the smallest positive number that arithmetic in the dtype keeps
 
 There is no number for a rule, a dtype or a test: SLACK is the only constant.
@@ -92,7 +92,7 @@ def copies(point, dtype):
 def _yardstick(stack, dtype):
     u, floor = unit(dtype), least(dtype)
     truth = jax.tree.map(lambda a: a[0], stack)
-    allowance = jax.tree.map(lambda a: _spread(a) + SLACK * (u * scale(a) + floor), stack)
+    allowance = jax.tree.map(lambda a: _spread(a) + SLACK * (u * scale(a[0]) + floor), stack)
     return Yardstick(truth, allowance)
 
 

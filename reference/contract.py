@@ -3,16 +3,18 @@
 A check takes a rule and a point, and compares; it neither prints nor asserts.
 """
 
+import dataclasses
 import functools
 from collections.abc import Iterable, Iterator
 
 import jax
 import numpy as np
 
+from manual_backprop.combinators import Network
 from manual_backprop.rule import Opaque
 from manual_backprop.signature import kind_of
 
-from .allowance import COPIES, DTYPES, SLACK, Yardstick, copies, round_to, yardsticks
+from .allowance import COPIES, DTYPES, SLACK, Yardstick, copies, least, round_to, yardsticks
 from .diagnosis import diagnose
 from .discrepancy import discrepancy
 from .finding import Finding
@@ -23,7 +25,8 @@ from .pullback import stacked_pullback, to_numpy
 
 MISSING = object()
 IDENTITIES = {"adjoint": adjoint, "adjoint_differences": adjoint_differences}
-INDEPENDENT = (*(name for name in ORACLES if name != "vjp"), *IDENTITIES)  # jax.vjp is what every check starts from
+# jax.vjp is what every check starts from.
+INDEPENDENT = (*(name for name in ORACLES if name != "vjp"), *IDENTITIES, "homogeneous")
 
 
 def contract(rule, point: Point, dtypes: Iterable[str] = DTYPES, oracles: Iterable[str] = ()) -> Iterator[Finding]:
@@ -51,8 +54,13 @@ def contract(rule, point: Point, dtypes: Iterable[str] = DTYPES, oracles: Iterab
         yield from against_autodiff(rule, point, answer, measured[dtype], dtype)
         if dtype == "float64":
             for oracle in oracles:
-                against = against_identity if oracle in IDENTITIES else against_oracle
-                yield from against(rule, point, answer, measured[dtype], oracle)
+                yield from _against(oracle)(rule, point, answer, measured[dtype])
+
+
+def _against(oracle: str):
+    if oracle == "homogeneous":
+        return homogeneous
+    return functools.partial(against_identity if oracle in IDENTITIES else against_oracle, oracle=oracle)
 
 
 def by_hand(rule, point: Point, dtype: str):
@@ -100,7 +108,7 @@ def against_autodiff(rule, point: Point, answer, yardstick: Yardstick, dtype: st
                 yield make("abstained", message="rounding alone moves the truth without bound at this point")
             elif apart.ratio <= 1:
                 yield make("right", **vars(apart))
-            elif overflows():
+            elif isinstance(rule, Network) and overflows():
                 yield make("abstained", message=f"the definition leaves the range of {dtype} at this point")
             else:
                 yield make("wrong", **vars(apart), diagnosis=diagnose(name, got, truths, allowances, scope))
@@ -141,9 +149,28 @@ def against_identity(rule, point: Point, answer, yardstick: Yardstick, oracle: s
         yield make("abstained", message=abstention.reason)
         return
     allowed = SLACK * identity.error + np.abs(identity.directions) @ np.concatenate([a.ravel() for a in allowances])
-    apart = discrepancy(identity.discrepancy, np.zeros_like(allowed), allowed, "float64")
-    if apart:
-        yield make("wrong" if apart.ratio > 1 else "right", absolute=apart.absolute, ratio=apart.ratio)
+    off = np.where(np.isfinite(allowed), np.abs(identity.discrepancy), 0)
+    ratio = float(np.max(np.where(off, off / allowed, 0), initial=0))
+    if np.isfinite(allowed).any():
+        yield make("wrong" if ratio > 1 else "right", absolute=float(np.max(off)), ratio=ratio)
+
+
+def homogeneous(rule, point: Point, answer, yardstick: Yardstick) -> Iterator[Finding]:
+    """backward(residuals, 2ᵏ ȳ) = 2ᵏ backward(residuals, ȳ), far up and far down: no cotangent is clipped or dropped."""
+    make = functools.partial(Finding, str(rule), "homogeneous", dtype="float64", example=point.example)
+    names = primal_names(rule)
+    bars, allowances = _leaves(tuple(answer[1]), names), _leaves(yardstick.allowance[1], names)
+    for power in (2.0**30, 2.0**-30):
+        scaled = dataclasses.replace(point, cotangent=jax.tree.map(lambda a: a * power, point.cotangent))
+        for name, got in _leaves(tuple(by_hand(rule, scaled, "float64")[1]), names).items():
+            expected = bars[name]
+            if expected is not None and allowances.get(name) is not None and np.shape(expected) == np.shape(got):
+                allowed = allowances[name] + SLACK * least("float64") / power
+                apart = discrepancy(np.asarray(got) / power, np.asarray(expected), allowed, "float64")
+                if apart:
+                    message = f"a cotangent {power:.3g} times as large gives others than {power:.3g} times as large"
+                    wrong = {"verdict": "wrong", "message": message} if apart.ratio > 1 else {"verdict": "right"}
+                    yield make(leaf=name, **wrong, **vars(apart))
 
 
 def primal_names(rule) -> list[str]:

@@ -2,9 +2,10 @@
 
 import dataclasses
 
+import jax.numpy as jnp
 import numpy as np
 
-from .allowance import scale, unit
+from .allowance import SLACK, least, scale, unit
 
 
 @dataclasses.dataclass(frozen=True)
@@ -21,22 +22,26 @@ class Discrepancy:
 
 
 def discrepancy(got: np.ndarray, expected: np.ndarray, allowance: np.ndarray, dtype: str) -> Discrepancy | None:
-    """Hold one leaf against the truth; None where rounding moves every element of it without bound.
+    """Hold one leaf against the truth; None where nothing can be said of any element.
 
-    An element says nothing where its truth or its allowance is not finite.  One that is not finite though the truth
-    is counts as infinitely wrong.
+    An element says nothing where its truth, or what rounding makes of it, leaves the range of the dtype.  One that
+    is not finite though the truth is counts as infinitely wrong.  One that is allowed more than the leaf's whole
+    scale may be wrong, yet it is no reason to call the leaf right.
     """
-    judged = np.isfinite(expected) & np.isfinite(allowance)
-    if judged.size and not judged.any():
-        return None
+    size = scale(expected)
+    with np.errstate(invalid="ignore", over="ignore"):
+        judged = np.abs(expected) + allowance <= float(jnp.finfo(dtype).max)
     if not judged.size:
         return Discrepancy(0.0, 0.0, 0.0, 0.0)
     with np.errstate(invalid="ignore", divide="ignore"):
         off = np.where(judged, np.abs(got - expected), 0)
         off = np.where(np.isnan(off), np.inf, off)
         ratio = np.where(off == 0, 0, off / allowance)
+    telling = judged & (allowance <= max(size, 2 * SLACK * (unit(dtype) * size + least(dtype))))
+    if not telling.any() and not (ratio > 1).any():
+        return None
     index = np.unravel_index(np.argmax(ratio), ratio.shape)
-    size, absolute = scale(expected), float(np.max(off))
+    absolute = float(np.max(off))
     relative = absolute / size if size else (np.inf if absolute else 0.0)
     return Discrepancy(
         absolute,

@@ -75,8 +75,7 @@ def draw(leaf: Leaf, rng: np.random.Generator, values: str):
     if leaf.kind == "boolean":
         return rng.random(leaf.shape) < 0.5
     if leaf.kind == "integer":
-        low, high = _bounds(leaf)
-        return rng.integers(math.ceil(max(low, 0)), 8 if math.isinf(high) else math.ceil(high), size=leaf.shape)
+        return rng.integers(*whole_numbers(leaf), size=leaf.shape)
     return np.asarray(_into_domain(leaf, _reals(leaf.shape, rng, values), rng, values), np.float64)
 
 
@@ -105,6 +104,20 @@ def _into_domain(leaf, x, rng, values):
     elif math.isfinite(high):
         x = high - np.abs(x) - 2.0**-8
     return np.sort(x, axis=-1) if any(c is Sorted or isinstance(c, Sorted) for c in leaf.domain) else x
+
+
+def whole_numbers(leaf: Leaf) -> tuple[int, int]:
+    """The integers that a domain holds: the first of them, and the first above; without bounds 0 … 7."""
+    low, high = _bounds(leaf)
+    if math.isinf(low):
+        low = 0 if high > 0 else high - 8
+    if math.isinf(high):
+        high = low + 8
+    bounds = [(getattr(c, "gt", None), getattr(c, "le", None)) for c in leaf.domain]
+    excluded, included = low in (gt for gt, _ in bounds), high in (le for _, le in bounds)
+    return (math.floor(low) + 1 if excluded else math.ceil(low)), (
+        math.floor(high) + 1 if included else math.ceil(high)
+    )
 
 
 def _bounds(leaf):

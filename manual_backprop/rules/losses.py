@@ -8,7 +8,7 @@ from jaxtyping import Array, Float, Int
 from ..rule import rule
 from ..signature import Interval, Kinks, Lt, OneOf
 from ._exponential import logistic
-from ._sums import log_probabilities, row_sum, wide
+from ._sums import log_probabilities, log_softmax_defined, row_sum, wide
 
 
 @rule
@@ -154,8 +154,7 @@ def softmax_cross_entropy(logits: Float[Array, "*batch c"], labels: Float[Array,
     >>> print(f"{softmax_cross_entropy(jnp.zeros((1, 4)), jnp.array([[0.5, 0.5, 0.0, 0.0]])):.6f}")  # log 4
     1.386294
     """
-    p = jnp.exp(logits) / jnp.sum(jnp.exp(logits), axis=-1, keepdims=True)
-    return -jnp.mean(jnp.sum(labels * jnp.log(p), axis=-1))
+    return -jnp.mean(jnp.sum(labels * log_softmax_defined(logits), axis=-1))
 
 
 @softmax_cross_entropy.def_forward
@@ -188,8 +187,7 @@ def softmax_cross_entropy_with_integer_labels(
     >>> print(f"{softmax_cross_entropy_with_integer_labels(jnp.zeros((2, 4)), jnp.array([0, 3])):.6f}")  # log 4
     1.386294
     """
-    p = jnp.exp(logits) / jnp.sum(jnp.exp(logits), axis=-1, keepdims=True)
-    return -jnp.mean(jnp.log(jnp.take_along_axis(p, labels[..., None], axis=-1)))
+    return -jnp.mean(jnp.take_along_axis(log_softmax_defined(logits), labels[..., None], axis=-1))
 
 
 @softmax_cross_entropy_with_integer_labels.def_forward

@@ -4,7 +4,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 from ..rule import rule
-from ._sums import log_probabilities, row_max, row_sum
+from ._sums import constant_max, log_probabilities, log_softmax_defined, row_max, row_sum
 
 
 @rule
@@ -19,7 +19,8 @@ def softmax(x: Float[Array, "*batch c"]) -> Float[Array, "*batch c"]:
     >>> print(softmax(jnp.array([5.0, 5.0])))
     [0.5 0.5]
     """
-    return jnp.exp(x) / jnp.sum(jnp.exp(x), axis=-1, keepdims=True)
+    unscaled = jnp.exp(x - constant_max(x))
+    return unscaled / row_sum(unscaled)
 
 
 @softmax.def_forward
@@ -47,7 +48,7 @@ def log_softmax(x: Float[Array, "*batch c"]) -> Float[Array, "*batch c"]:
     >>> print(log_softmax(jnp.array([5.0])))
     [0.]
     """
-    return jnp.log(jnp.exp(x) / jnp.sum(jnp.exp(x), axis=-1, keepdims=True))
+    return log_softmax_defined(x)
 
 
 @log_softmax.def_forward
@@ -72,7 +73,8 @@ def logsumexp(x: Float[Array, "*batch c"]) -> Float[Array, "*batch"]:
     >>> print(f"{logsumexp(jnp.zeros(4)):.6f}")  # log 4
     1.386294
     """
-    return jnp.log(jnp.sum(jnp.exp(x), axis=-1))
+    m = constant_max(x)
+    return jnp.squeeze(m + jnp.log(row_sum(jnp.exp(x - m))), axis=-1)
 
 
 @logsumexp.def_forward
