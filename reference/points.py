@@ -109,15 +109,12 @@ def _into_domain(leaf, x, rng, values):
 def whole_numbers(leaf: Leaf) -> tuple[int, int]:
     """The integers that a domain holds: the first of them, and the first above; without bounds 0 … 7."""
     low, high = _bounds(leaf)
-    if math.isinf(low):
-        low = 0 if high > 0 else high - 8
-    if math.isinf(high):
-        high = low + 8
-    bounds = [(getattr(c, "gt", None), getattr(c, "le", None)) for c in leaf.domain]
-    excluded, included = low in (gt for gt, _ in bounds), high in (le for _, le in bounds)
-    return (math.floor(low) + 1 if excluded else math.ceil(low)), (
-        math.floor(high) + 1 if included else math.ceil(high)
-    )
+    excluded, included = ([getattr(c, name, None) for c in leaf.domain] for name in ("gt", "le"))
+    first = low if math.isinf(low) else math.floor(low) + 1 if low in excluded else math.ceil(low)
+    stop = high if math.isinf(high) else math.floor(high) + 1 if high in included else math.ceil(high)
+    if math.isinf(first):
+        first = 0 if stop > 0 else stop - 8
+    return first, first + 8 if math.isinf(stop) else stop
 
 
 def _bounds(leaf):
