@@ -179,16 +179,16 @@ class _Reader:
         return self.fail(expected, example) if found is None else found
 
     def fail(self, expected: str, example: str):
-        """The one error of a malformed text: where, which token, what was expected, and an example."""
-        token = re.compile(r"\S*").match(self.text, self.start)[0]
+        """The text stops making sense at `at`: what was expected there."""
         rest = re.compile(r"\S*").match(self.text, self.at)[0]
-        came = (
-            f"before {rest!r}" if rest else "but the text ends" if self.at == len(self.text) else "before white space"
-        )
-        raise SignatureError(
-            f"arguments {self.text!r}, at character {self.at + 1}: {token!r}: {expected} was expected {came}; "
-            f"for example {example}"
-        )
+        other = "before white space" if self.at < len(self.text) else "but the text ends"
+        self.refuse(f"{expected} was expected {f'before {rest!r}' if rest else other}", example)
+
+    def refuse(self, problem: str, example: str):
+        """The one error of a malformed text: where, which token, what is wrong with it, and an example."""
+        token = re.compile(r"\S*").match(self.text, self.start)[0]
+        where = f"arguments {self.text!r}, at character {self.at + 1}"
+        raise SignatureError(f"{where}: {token!r}: {problem}; for example {example}")
 
     def spec(self):
         self.start = self.at
