@@ -15,7 +15,7 @@ from manual_backprop.rule import Opaque
 from manual_backprop.signature import kind_of
 
 from .allowance import COPIES, DTYPES, SLACK, Yardstick, copies, least, round_to, yardsticks
-from .diagnosis import diagnose
+from .diagnosis import Failure, diagnose
 from .discrepancy import discrepancy
 from .finding import Finding
 from .oracles import ORACLES, Abstains, adjoint, adjoint_differences
@@ -111,7 +111,8 @@ def against_autodiff(rule, point: Point, answer, yardstick: Yardstick, dtype: st
             elif isinstance(rule, Network) and overflows():
                 yield make("abstained", message=f"the definition leaves the range of {dtype} at this point")
             else:
-                yield make("wrong", **vars(apart), diagnosis=diagnose(name, got, truths, allowances, scope))
+                told = diagnose(Failure.among(name, got, truths, allowances, dtype=dtype, scope=scope))
+                yield make("wrong", **vars(apart), diagnosis=told and str(told))
 
 
 def against_oracle(rule, point: Point, answer, yardstick: Yardstick, oracle: str) -> Iterator[Finding]:

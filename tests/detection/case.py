@@ -13,35 +13,7 @@ from collections.abc import Callable
 
 import jax
 
-# What a diagnosis can say; a wrong case names those that would be right to say about it.
-KINDS = (
-    "sign",  # minus everywhere
-    "factor",  # a constant, a length or an option too many or too few
-    "permuted",  # transposed, reversed, shifted, or permuted axes
-    "exchanged",  # the cotangents of two leaves
-    "missing_sum",  # over a broadcast axis
-    "missing_term",  # a mean or a projection was not subtracted; a constant was added
-    "missing_path",  # one use of a value held constant
-    "counted_twice",  # one use of a value counted twice
-    "local_derivative",  # one local derivative is another function than it should be
-    "ignores_cotangent",  # as if the cotangent were ones, or only its sum mattered
-    "dropped",  # zero everywhere
-    "wrong_residual",  # computed at another value: an input for an output, a stale or a later one
-    "epsilon",  # in the wrong place or of another size
-    "kink",  # wrong at ties, zeros, clip edges alone
-    "located",  # wrong at the last element, one row, one parity, one index
-    "shape",  # wrong at some shapes alone: length one, batch of one, not divisible by a block, added batch axes
-    "values",  # wrong at large, small, negative or otherwise particular values
-    "dtype",  # wrong in one dtype alone
-    "cancellation",  # digits lost where the truth keeps them
-    "not_finite",  # NaN or infinite where the truth is finite
-    "nonlinear",  # not linear in the cotangent: clipped, squared, rounded
-    "impure",  # depends on what ran before, on a global, on a clock or a random state
-    "transform",  # wrong under jit, vmap, scan or a second derivative alone
-    "structure",  # shape, dtype or structure of the cotangents; a cotangent for an integer
-    "value",  # the forward pass gives another value than the function
-    "raised",  # the derivative raises
-)
+from manual_backprop.reference.diagnosis import KINDS
 
 
 @dataclasses.dataclass(frozen=True)
@@ -63,7 +35,8 @@ CASES: dict[str, Case] = {}
 def wrong(*says: str, args: str, truth: Callable | None = None, argnums=None) -> Callable:
     """Register a wrong derivative, with every kind of diagnosis that would be right to give."""
     unknown = set(says) - set(KINDS)
-    assert says and not unknown, f"{unknown or 'nothing'}: kinds are {KINDS}"
+    assert says, f"a wrong case names at least one of {', '.join(KINDS)}"
+    assert not unknown, f"{unknown} are no kinds; kinds are {', '.join(KINDS)}"
     return _register(says, args, truth, argnums)
 
 

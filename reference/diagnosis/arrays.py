@@ -1,0 +1,204 @@
+"""Mistakes that show in one cotangent as it stands: dropped, sign, factor, order, exchange, a term too few."""
+
+import itertools
+
+import numpy as np
+
+from manual_backprop.signature import kind_of
+
+from . import numbers
+from .failure import Explanation, Failure, over
+
+AXES = 4  # all orders of up to so many axes are tried
+
+
+def dropped(failure: Failure):
+    if failure.got.size and not failure.got.any():
+        return Explanation("dropped", "zero everywhere: the cotangent was dropped")
+    return None
+
+
+def sign(failure: Failure):
+    if failure.explains(-failure.truth):
+        return Explanation("sign", "the sign is wrong everywhere")
+    return None
+
+
+def conjugate(failure: Failure):
+    if np.iscomplexobj(failure.truth):
+        for words, value in (("", failure.truth.conj()), (" with the sign changed", -failure.truth.conj())):
+            if failure.explains(value):
+                return Explanation("factor", f"the complex conjugate of the cotangent{words}")
+    return None
+
+
+def factor(failure: Failure):
+    """Least squares with the allowance as the unit, then verified."""
+    got, truth, allowance = (np.where(np.isfinite(failure.allowance), a, 0) for a in failure.leaves[failure.leaf])
+    with np.errstate(all="ignore"):
+        weight = np.where(allowance > 0, 1 / allowance, 0)
+        scaled = truth * weight
+        norm = np.vdot(scaled, scaled).real
+        found = np.vdot(scaled, got * weight) / norm if norm else 0.0
+    found = complex(found) if np.iscomplexobj(truth) else float(np.real(found))
+    if not found or not np.isfinite(found):
+        return None
+    if not failure.explains(found * truth, factor=abs(found)):
+        return None
+    if isinstance(found, complex) and abs(found.imag) > abs(found.real):
+        return Explanation("factor", f"off by a factor of {found:.6g} everywhere: i was dropped or repeated")
+    found = float(np.real(found))
+    words = numbers.named(found, lambda value: failure.explains(value * truth, factor=abs(value)), failure)
+    telling = np.count_nonzero(np.abs(truth) > allowance)
+    if words and (telling > 1 or found in (2.0, 0.5) or len(words) < 60):
+        which = f"{words}: a mean or a sum too many or too few" if "length" in words else words
+        return Explanation("factor", f"off by a factor of {found:.6g} everywhere, which is {which}")
+    if telling > 1:
+        return Explanation("factor", f"off by a factor of {found:.6g} everywhere: a constant was dropped or repeated")
+    return None
+
+
+# --- order -----------------------------------------------------------------------------------------------------------
+
+
+def arranged(failure: Failure):
+    truth = failure.truth
+    if truth.size < 2:
+        return None
+    for words, candidate in _orders(truth):
+        for sign_words, value in ((words, candidate), (f"{words}, and the sign is wrong", -candidate)):
+            if failure.explains(value):
+                return Explanation("permuted", sign_words)
+    return _reordered(failure)
+
+
+def _orders(truth):
+    """The truth in other orders, with words for each."""
+    if truth.ndim >= 2:
+        if truth.shape[-1] == truth.shape[-2]:
+            yield "transposed", np.swapaxes(truth, -1, -2)
+        if truth.ndim <= AXES:
+            for axes in itertools.permutations(range(truth.ndim)):
+                other = truth.transpose(axes)
+                if axes == tuple(range(truth.ndim)):
+                    continue
+                if other.shape == truth.shape:
+                    yield f"transposed: the axes are in the order {list(axes)}", other
+                yield (
+                    "laid out in the wrong order: transposed, and reshaped instead of transposed",
+                    other.reshape(truth.shape),
+                )
+    for axis, length in enumerate(truth.shape):
+        if length > 1:
+            yield f"reversed along axis {axis}", np.flip(truth, axis)
+            for shift in sorted(range(1, min(length, 65)), key=lambda k: min(k, length - k)):
+                places = min(shift, length - shift)
+                by = "one place" if places == 1 else f"{places} places"
+                yield f"shifted by {by} along axis {axis}", np.roll(truth, shift, axis)
+            if length % 2 == 0 and length > 2:
+                pairs = np.arange(length).reshape(-1, 2)[:, ::-1].ravel()
+                yield f"neighbours exchanged along axis {axis}", np.take(truth, pairs, axis)
+                two = np.arange(length).reshape(2, -1).T.ravel()
+                yield f"halves interleaved along axis {axis}", np.take(truth, two, axis)
+                yield f"even and odd places gathered along axis {axis}", np.take(truth, np.argsort(two), axis)
+    if truth.ndim > 1:
+        yield "reversed", truth.ravel()[::-1].reshape(truth.shape)
+    for axis, length in enumerate(truth.shape):
+        for shift in [*range(1, min(length, 5)), *range(-min(length, 5) + 1, 0)]:
+            moved = np.roll(truth, shift, axis)
+            edge = [slice(None)] * truth.ndim
+            edge[axis] = slice(0, shift) if shift > 0 else slice(shift, None)
+            moved[tuple(edge)] = 0
+            yield f"shifted by {abs(shift)} along axis {axis}, with zeros where nothing came in", moved
+
+
+def _reordered(failure):
+    """The same numbers in another order: found by sorting them, elements or slices along one axis."""
+    got, truth = failure.got, failure.truth
+    if truth.size < 4 or np.iscomplexobj(truth) or not np.isfinite(truth).all():
+        return None
+    for axis, length in enumerate(truth.shape):
+        if length < 3:
+            continue
+        ours, theirs = (np.moveaxis(a, axis, 0).reshape(length, -1) for a in (got, truth))
+        order = np.argmin(np.abs(ours[:, None] - theirs[None]).max(-1), axis=1) if length <= 64 else None
+        if order is not None and len(set(order.tolist())) == length and failure.explains(np.take(truth, order, axis)):
+            text = f"permuted along axis {axis}: place i holds what belongs to place {order.tolist()}[i]"
+            inverse = "an order was used where its inverse is due, or none"
+            return Explanation("permuted", f"{text}; {inverse}" if length <= 16 else f"permuted along axis {axis}")
+    order = np.empty(truth.size, int)
+    order[np.argsort(got, axis=None)] = np.argsort(truth, axis=None)
+    apart = np.diff(np.sort(truth, axis=None))
+    distinct = np.count_nonzero(apart > 2 * np.max(failure.allowance, initial=0)) > truth.size / 2
+    if distinct and failure.explains(truth.ravel()[order].reshape(truth.shape)):
+        return Explanation("permuted", "the right numbers in the wrong order")
+    return None
+
+
+def exchanged(failure: Failure):
+    for name, (_, value, _) in failure.leaves.items():
+        value = np.asarray(value)
+        if name == failure.leaf or value.size < 2:
+            continue
+        for words, candidate in (
+            (f"exchanged: this is the cotangent of {name}", value),
+            (f"exchanged: this is the cotangent of {name}, with the sign changed", -value),
+            (
+                f"exchanged: this is the cotangent of {name}, transposed",
+                np.swapaxes(value, -1, -2) if value.ndim > 1 else value,
+            ),
+        ):
+            if failure.explains(candidate):
+                return Explanation("exchanged", words)
+    return None
+
+
+# --- a term too few or too many --------------------------------------------------------------------------------------
+
+
+def shifted(failure: Failure):
+    """Off by a constant, everywhere or along axes."""
+    off = np.where(np.isfinite(failure.allowance), failure.got - failure.truth, 0)
+    if off.size < 3:
+        return None
+    if failure.explains(failure.truth + np.mean(off)):
+        return Explanation(
+            "missing_term", f"off by the constant {np.mean(off):.6g} everywhere: a term was added or not subtracted"
+        )
+    for count in range(1, off.ndim):
+        for axes in itertools.combinations(range(off.ndim), count):
+            if np.prod([off.shape[axis] for axis in axes]) < 2:
+                continue
+            shift = np.mean(off, axis=axes, keepdims=True)
+            if failure.explains(failure.truth + shift):
+                which = f"axis {axes[0]}" if count == 1 else f"axes {list(axes)}"
+                subtracted = over(np.mean(failure.truth, axes), 0, np.max(failure.allowance, axes)).max() <= 1
+                why = "a mean over that axis was not subtracted" if subtracted or count == 1 else "a term is missing"
+                return Explanation("missing_term", f"off by a constant along {which}: {why}")
+    return None
+
+
+def projected(failure: Failure):
+    """Off by a multiple of a known array of the same shape: along an axis, one multiple for each row."""
+    off = np.where(np.isfinite(failure.allowance), failure.got - failure.truth, 0)
+    for words, value in known(failure).items():
+        if value.shape != off.shape or off.size < 3:
+            continue
+        for axis in [None, *range(off.ndim)][:: -1 if off.ndim > 1 else 1]:
+            if axis is not None and off.shape[axis] < 3:
+                continue
+            norm = np.sum(value * value, axis=axis, keepdims=True)
+            share = np.sum(off * value, axis=axis, keepdims=True) / np.where(norm == 0, 1, norm)
+            if failure.explains(failure.truth + share * value):
+                along = "" if axis is None else f" along axis {axis}"
+                return Explanation(
+                    "missing_term", f"off by a multiple of {words}{along}: a term was added or not subtracted"
+                )
+    return None
+
+
+def known(failure: Failure) -> dict[str, np.ndarray]:
+    """The floating arrays among the primals, and the cotangent where it is one array, by name."""
+    names = [*failure.names, *(f"primal {i}" for i in range(len(failure.names), len(failure.primals)))]
+    named = [*zip(names, failure.primals, strict=False), ("the output's cotangent", failure.cotangent)]
+    return {name: np.asarray(a, np.float64) for name, a in named if hasattr(a, "dtype") and kind_of(a) == "float"}
