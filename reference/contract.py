@@ -157,12 +157,12 @@ def against_identity(rule, point: Point, answer, yardstick: Yardstick, oracle: s
 
 
 def homogeneous(rule, point: Point, answer, yardstick: Yardstick) -> Iterator[Finding]:
-    """backward(residuals, 2ᵏ ȳ) = 2ᵏ backward(residuals, ȳ), far up and far down: no cotangent is clipped or dropped."""
+    """backward(residuals, 2ᵏ ȳ) = 2ᵏ backward(residuals, ȳ), far up and down: none is clipped, rounded or dropped."""
     make = functools.partial(Finding, str(rule), "homogeneous", dtype="float64", example=point.example)
     names = primal_names(rule)
     bars, allowances = _leaves(tuple(answer[1]), names), _leaves(yardstick.allowance[1], names)
     for power in (2.0**30, 2.0**-30):
-        scaled = dataclasses.replace(point, cotangent=jax.tree.map(lambda a: a * power, point.cotangent))
+        scaled = dataclasses.replace(point, cotangent=jax.tree.map(lambda a, p=power: a * p, point.cotangent))
         for name, got in _leaves(tuple(by_hand(rule, scaled, "float64")[1]), names).items():
             expected = bars[name]
             if expected is not None and allowances.get(name) is not None and np.shape(expected) == np.shape(got):

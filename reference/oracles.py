@@ -17,7 +17,8 @@ from manual_backprop.signature import kind_of
 
 from .differences import COORDINATES, adjoint_differences, domains_of, richardson
 from .estimates import Abstains, Estimate, Identity, oracle
-from .precision import FOLDS, compiled, inner_jaxprs, names, open_jaxpr, rounded
+from .interpreter import FOLDS, inner_jaxprs, names, open_jaxpr
+from .precision import compiled, rounded
 
 JACOBIAN_ENTRIES = 2**20  # above: outputs times inputs is more than a contraction is worth
 IMAGINARY_STEP = 2.0**-330  # its square vanishes beside any primal, and it is itself far above underflow

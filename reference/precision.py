@@ -18,6 +18,8 @@ import jax.numpy as jnp
 import numpy as np
 from jax import lax
 
+from .interpreter import bind, names, walk
+
 # XLA's elementary functions on CPU in float64, each against 50 digits at 300 points: at most 2.1 units of eps
 # (sinh); add, multiply and divide are right to half a unit.  Special functions summed from series, measured in the
 # same way against |f| + |x f′| at 2000 points: at most 30 (lgamma).  log1p: at most 121, just above 1 − √2.
@@ -26,11 +28,6 @@ SERIES_ULPS = 32.0
 LOG1P_ULPS = 128.0
 COPIES = 8
 NOISE_LENGTH = 8191  # prime, so that the windows of arrays whose sizes are powers of two do not line up
-
-
-def names(text: str) -> frozenset:
-    """A set of names, written with spaces between them."""
-    return frozenset(text.split())
 
 
 # These move, compare or select values; they do not round.
@@ -171,79 +168,18 @@ class Noise:
         return (1 + self.signs * (ulps * jnp.finfo(dtype).eps)).astype(dtype)
 
 
-def open_jaxpr(closed) -> tuple:
-    """The equations' holder and its constants, whether or not this version of JAX keeps them apart."""
-    return getattr(closed, "jaxpr", closed), getattr(closed, "consts", ())
-
-
-def inner_jaxprs(equation) -> list:
-    """Every function inside an equation: bodies of loops, branches, calls."""
-    values = [v for value in equation.params.values() for v in (value if isinstance(value, tuple | list) else [value])]
-    return [value for value in values if hasattr(getattr(value, "jaxpr", value), "eqns")]
-
-
 def evaluate(closed, arguments, noise: Callable) -> list:
     """Run a traced function with every result that rounds passed through `noise(array, ulps)`.
 
     Operands go through it as well where a primitive may lose digits inside.
     """
-    jaxpr, constants = open_jaxpr(closed)
-    known = dict(zip([*jaxpr.constvars, *jaxpr.invars], [*constants, *arguments], strict=True))
 
-    def read(atom):
-        return atom.val if hasattr(atom, "val") else known[atom]
+    def apply(equation, inputs):
+        name = equation.primitive.name
+        rounds, ulps = name not in EXACT, ULPS_OF.get(name, ULPS)
+        if rounds and name not in ELEMENTWISE:
+            inputs = [noise(value, ulps) for value in inputs]
+        outputs = bind(equation, inputs)
+        return [noise(value, ulps) for value in outputs] if rounds else outputs
 
-    for equation in jaxpr.eqns:
-        outputs = _apply(equation, [read(atom) for atom in equation.invars], noise)
-        known.update(zip(equation.outvars, outputs, strict=True))
-    return [read(atom) for atom in jaxpr.outvars]
-
-
-def _apply(equation, inputs, noise):
-    name, inner = equation.primitive.name, inner_jaxprs(equation)
-    if name in _CONTROL:
-        return _CONTROL[name](equation.params, inputs, noise)
-    if len(inner) == 1 and len(open_jaxpr(inner[0])[0].invars) == len(inputs) and not name.startswith(FOLDS):
-        return evaluate(inner[0], inputs, noise)
-    rounds, ulps = name not in EXACT, ULPS_OF.get(name, ULPS)
-    if rounds and name not in ELEMENTWISE:
-        inputs = [noise(value, ulps) for value in inputs]
-    outputs = equation.primitive.bind(*inputs, **equation.primitive.get_bind_params(equation.params))
-    outputs = outputs if equation.primitive.multiple_results else [outputs]
-    return [noise(value, ulps) for value in outputs] if rounds else outputs
-
-
-FOLDS = ("reduce", "scatter", "select_and", "cum")  # their inner function folds pairs of elements
-
-
-def _scan(params, inputs, noise):
-    if "num_consts" in params:
-        consts, carried = params["num_consts"], params["num_carry"]
-    else:
-        consts, carried, _ = (len(part) for part in params["ft_in"].unpack())
-    fixed, start, steps = inputs[:consts], inputs[consts : consts + carried], inputs[consts + carried :]
-
-    def body(carry, now):
-        outputs = evaluate(params["jaxpr"], [*fixed, *carry, *now], noise)
-        return outputs[:carried], outputs[carried:]
-
-    carry, outputs = lax.scan(body, start, steps, length=params["length"], reverse=params["reverse"])
-    return [*carry, *outputs]
-
-
-def _while(params, inputs, noise):
-    split = params["cond_nconsts"]
-    ask, fixed = inputs[:split], inputs[split : split + params["body_nconsts"]]
-    return lax.while_loop(
-        lambda carry: evaluate(params["cond_jaxpr"], [*ask, *carry], noise)[0],
-        lambda carry: evaluate(params["body_jaxpr"], [*fixed, *carry], noise),
-        inputs[split + params["body_nconsts"] :],
-    )
-
-
-def _cond(params, inputs, noise):
-    branches = [lambda *inputs, b=branch: evaluate(b, inputs, noise) for branch in params["branches"]]
-    return lax.switch(inputs[0], branches, *inputs[1:])
-
-
-_CONTROL = {"scan": _scan, "while": _while, "cond": _cond}
+    return walk(closed, arguments, apply)

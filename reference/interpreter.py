@@ -1,0 +1,102 @@
+"""Walking through a traced function equation by equation, into loops, branches and calls."""
+
+from collections.abc import Callable
+
+from jax import lax
+
+
+def names(text: str) -> frozenset:
+    """A set of names, written with spaces between them."""
+    return frozenset(text.split())
+
+
+FOLDS = ("reduce", "scatter", "select_and", "cum")  # their inner function folds pairs of elements
+
+
+def open_jaxpr(closed) -> tuple:
+    """The equations' holder and its constants, whether or not this version of JAX keeps them apart."""
+    return getattr(closed, "jaxpr", closed), getattr(closed, "consts", ())
+
+
+def inner_jaxprs(equation) -> list:
+    """Every function inside an equation: bodies of loops, branches, calls."""
+    values = [v for value in equation.params.values() for v in (value if isinstance(value, tuple | list) else [value])]
+    return [value for value in values if hasattr(getattr(value, "jaxpr", value), "eqns")]
+
+
+def called(equation):
+    """The function that an equation merely calls, or None: `jit`, a checkpoint, a function with a derivative by hand.
+
+    A derivative written by hand is passed over: what is called is the primal.
+    """
+    inner = inner_jaxprs(equation)
+    if len(inner) != 1 or equation.primitive.name.startswith(FOLDS):
+        return None
+    return inner[0] if len(open_jaxpr(inner[0])[0].invars) == len(equation.invars) else None
+
+
+def bind(equation, inputs, **changed) -> list:
+    """The outputs of one equation, with some of its parameters changed."""
+    params = equation.params | changed
+    outputs = equation.primitive.bind(*inputs, **equation.primitive.get_bind_params(params))
+    return list(outputs) if equation.primitive.multiple_results else [outputs]
+
+
+def walk(closed, arguments, apply: Callable = bind, constant: Callable = lambda value: value) -> list:
+    """Run a traced function with `apply(equation, inputs) -> outputs` for every equation that computes.
+
+    Loops, branches and calls are entered; constants pass through `constant`.
+    """
+    jaxpr, constants = open_jaxpr(closed)
+    start = [*map(constant, constants), *arguments]
+    known = dict(zip([*jaxpr.constvars, *jaxpr.invars], start, strict=True))
+
+    def read(atom):
+        return constant(atom.val) if hasattr(atom, "val") else known[atom]
+
+    def inside(closed, arguments):
+        return walk(closed, arguments, apply, constant)
+
+    for equation in jaxpr.eqns:
+        inputs = [read(atom) for atom in equation.invars]
+        if equation.primitive.name in _CONTROL:
+            outputs = _CONTROL[equation.primitive.name](equation.params, inputs, inside)
+        elif (function := called(equation)) is not None:
+            outputs = inside(function, inputs)
+        else:
+            outputs = apply(equation, inputs)
+        known.update(zip(equation.outvars, outputs, strict=True))
+    return [read(atom) for atom in jaxpr.outvars]
+
+
+def _scan(params, inputs, inside):
+    if "num_consts" in params:
+        consts, carried = params["num_consts"], params["num_carry"]
+    else:
+        consts, carried, _ = (len(part) for part in params["ft_in"].unpack())
+    fixed, start, steps = inputs[:consts], inputs[consts : consts + carried], inputs[consts + carried :]
+
+    def body(carry, now):
+        outputs = inside(params["jaxpr"], [*fixed, *carry, *now])
+        return outputs[:carried], outputs[carried:]
+
+    carry, outputs = lax.scan(body, start, steps, length=params["length"], reverse=params["reverse"])
+    return [*carry, *outputs]
+
+
+def _while(params, inputs, inside):
+    split = params["cond_nconsts"]
+    ask, fixed = inputs[:split], inputs[split : split + params["body_nconsts"]]
+    return lax.while_loop(
+        lambda carry: inside(params["cond_jaxpr"], [*ask, *carry])[0],
+        lambda carry: inside(params["body_jaxpr"], [*fixed, *carry]),
+        inputs[split + params["body_nconsts"] :],
+    )
+
+
+def _cond(params, inputs, inside):
+    branches = [lambda *inputs, b=branch: inside(b, inputs) for branch in params["branches"]]
+    return lax.switch(inputs[0], branches, *inputs[1:])
+
+
+_CONTROL = {"scan": _scan, "while": _while, "cond": _cond}
