@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 
+import numpy as np
 from jax import lax
 
 
@@ -52,7 +53,7 @@ def walk(closed, arguments, apply: Callable = bind, constant: Callable = lambda 
     known = dict(zip([*jaxpr.constvars, *jaxpr.invars], start, strict=True))
 
     def read(atom):
-        return constant(atom.val) if hasattr(atom, "val") else known[atom]
+        return constant(_literal(atom)) if hasattr(atom, "val") else known[atom]
 
     def inside(closed, arguments):
         return walk(closed, arguments, apply, constant)
@@ -67,6 +68,11 @@ def walk(closed, arguments, apply: Callable = bind, constant: Callable = lambda 
             outputs = apply(equation, inputs)
         known.update(zip(equation.outvars, outputs, strict=True))
     return [read(atom) for atom in jaxpr.outvars]
+
+
+def _literal(atom):
+    """A number written in the equations, in the dtype that it had when they were traced."""
+    return np.asarray(atom.val, atom.aval.dtype) if np.isscalar(atom.val) or np.ndim(atom.val) == 0 else atom.val
 
 
 def _scan(params, inputs, inside):
