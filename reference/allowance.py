@@ -55,9 +55,12 @@ class Yardstick:
     allowance: Any
 
 
-def yardsticks(rule, primals: tuple, cotangent, dtypes=DTYPES) -> dict[str, Yardstick]:
-    """Measure the truth and the allowance of a rule at a point, for answers in each of these dtypes, in one pass."""
-    stacks = [copies((primals, cotangent), dtype) for dtype in dtypes]
+def yardsticks(rule, primals: tuple, cotangent, dtypes=DTYPES, given: str | None = None) -> dict[str, Yardstick]:
+    """Measure the truth and the allowance of a rule at a point, for answers in each of these dtypes, in one pass.
+
+    The point is rounded to the same dtype first, or to the one `given`, where that keeps more digits.
+    """
+    stacks = [copies((primals, cotangent), dtype, given) for dtype in dtypes]
     together = jax.tree.map(lambda *a: np.concatenate(a) if kind_of(a[0]) == "float" else a[0], *stacks)
     noises = tuple(noise for dtype in dtypes for noise in _noises(dtype))
     with jax.enable_x64(True), jax.default_matmul_precision("highest"):
@@ -75,16 +78,25 @@ def _noises(dtype):
     return (0, 0.0, 0.0), *up, *[(row, -relative, -absolute) for row, *_ in up]
 
 
-def copies(point, dtype):
-    """The point, rounded to the dtype, and its nudged copies, stacked along a new first axis."""
-    rng = np.random.default_rng(0)
+def copies(point, dtype, given=None):
+    """The point, rounded to the dtype, and its nudged copies, stacked along a new first axis.
+
+    Equal numbers move together, whichever leaf they are in: a tie stays a tie, and what holds at ties can be told.
+    """
+    point = jax.tree.map(
+        lambda a: np.asarray(round_to(a, given or dtype), np.float64) if kind_of(a) == "float" else a, point
+    )
+    floats = [np.ravel(a) for a in jax.tree.leaves(point) if kind_of(a) == "float"]
+    distinct, which = np.unique(np.concatenate([np.zeros(0), *floats]), return_inverse=True)
+    up = nudges(np.random.default_rng(0), (PAIRS, len(distinct)))
+    moves = iter(np.split(up[:, which], np.cumsum([a.size for a in floats])[:-1], axis=1)) if floats else iter(())
 
     def stack(a):
         if kind_of(a) != "float":
             return a
-        up = nudges(rng, (PAIRS, *np.shape(a)))
-        moves = np.concatenate([np.zeros((1, *np.shape(a))), up, -up])
-        return np.asarray(round_to(a, dtype), np.float64) * (1 + SLACK * unit(dtype) * moves)
+        up = next(moves).reshape(PAIRS, *np.shape(a))
+        nudge = np.concatenate([np.zeros((1, *np.shape(a))), up, -up])
+        return a * (1 + SLACK * unit(dtype) * nudge)
 
     return jax.tree.map(stack, point)
 

@@ -15,6 +15,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from manual_backprop.combinators import Network
 from manual_backprop.rule import Opaque
 from manual_backprop.signature import kind_of
 
@@ -41,8 +42,10 @@ def stacked_pullback(rule, noises: Noises, watch: Callable = lambda tree: tree) 
     Every piece of a network is compiled once per shape and shared by all networks; `jax.vjp` composes the pieces.
     Whatever a piece gives on the way to the output and back goes through `watch`.
     """
-    pieces = rule.map(lambda piece: Opaque(piece, functools.partial(_piece, piece, noises, watch)))
-    if isinstance(pieces, Opaque):
+    pieces = isinstance(rule, Network) and rule.map(
+        lambda piece: Opaque(piece, functools.partial(_piece, piece, noises, watch))
+    )
+    if not pieces or isinstance(pieces, Opaque):
         return lambda primals, cotangent: _whole(rule)(primals, cotangent, *_moves(noises))
     return lambda primals, cotangent: pull(pieces.definition, primals, cotangent)
 

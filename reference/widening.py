@@ -8,7 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax import lax
 
-from .interpreter import FOLDS, bind, called, inner_jaxprs, names, open_jaxpr, walk
+from .interpreter import bind, called, inner_jaxprs, names, open_jaxpr, walk
 
 WIDE = {"float": jnp.float64, "complex": jnp.complex128}
 CONTROL = names("scan while cond")

@@ -1,0 +1,277 @@
+"""Any JAX callable with example arguments, seen as a function of its arrays with a derivative written by hand.
+
+    Subject      the callable, its arguments, and which leaves of them are differentiated
+    Local        the subject at certain shapes, in a certain dtype: definition, and derivative by hand, each traced once
+
+The definition is the primal, whatever derivatives are written by hand inside it, as `widening` runs it.  A complex
+leaf counts as two real ones, z = re + i im, so that every oracle of real functions applies; JAX's convention for
+cotangents, Re⟨ȳ, f(z)⟩ = Re Σ ȳ f, is what `jax.vjp` then has to keep.
+"""
+
+import dataclasses
+import functools
+import inspect
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from manual_backprop.rule import Rule
+
+from .interpreter import walk
+from .widening import CannotWiden, coarsest, kind, widened
+
+FLOATS = ("float", "complex")
+
+
+class Unusable(Exception):  # noqa: N818 - what came, what was expected, what to do
+    """What was asked to be checked cannot be: the message says why."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Leaf:
+    """One array among the arguments: its name as the function's author would write it, and its place."""
+
+    name: str
+    place: int  # among all leaves of the arguments
+    differentiated: bool
+    dtype: Any
+
+
+class Subject:
+    """A callable, example arguments, and the leaves of them that are arrays.
+
+    function   a `jax.custom_vjp` or `jax.custom_jvp` function, a rule, or any callable of JAX
+    args       example arguments: arrays, pytrees of arrays, keys; everything else is static
+    argnums    which arguments are differentiated; all that have floats, if None
+    truth      a plain implementation of the same function, if the function's own primal cannot be differentiated
+    """
+
+    def __init__(self, function: Callable, args: Sequence, argnums=None, truth: Callable | None = None, name=None):
+        if not callable(function):
+            raise Unusable(f"{function!r} is not callable; give a function of JAX arrays, then example arguments")
+        self.name = name or _name(function)
+        if isinstance(function, Rule):
+            truth, function = truth or function.definition, function.custom_vjp
+        self.function, self.truth, self.args = function, truth, tuple(args)
+        self.static = frozenset(getattr(function, "nondiff_argnums", ()) or ())
+        self.argnums = _argnums(argnums, len(self.args), self.name)
+        self._leaves, self._structure = jax.tree.flatten(self.args, is_leaf=lambda a: a is None)
+        self.leaves = list(self._arrays())
+        if not any(leaf.differentiated for leaf in self.leaves):
+            came = ", ".join(_described(a) for a in self.args) or "nothing"
+            raise Unusable(f"{self.name}: nothing differentiable among the arguments ({came}); give a float array")
+
+    def _arrays(self):
+        names = _parameters(self.function, len(self.args))
+        paths = jax.tree_util.tree_leaves_with_path(self.args, is_leaf=lambda a: a is None)
+        for place, (path, value) in enumerate(paths):
+            number = path[0].idx
+            if number in self.static or not _is_array(value):
+                continue
+            dtype = jnp.result_type(value) if isinstance(value, float | complex) else value.dtype
+            chosen = self.argnums is None or number in self.argnums
+            name = names[number] + jax.tree_util.keystr(path[1:])
+            yield Leaf(name, place, chosen and kind(dtype) in FLOATS, dtype)
+
+    @property
+    def example(self) -> tuple:
+        """The arrays of the example arguments, floats among them as real float64 arrays."""
+        return self.real([self._leaves[leaf.place] for leaf in self.leaves])
+
+    @functools.cached_property
+    def names(self) -> list[str]:
+        """The name of every real leaf; a complex one gives two."""
+        return [
+            leaf.name + part
+            for leaf in self.leaves
+            for part in ((".real", ".imag") if kind(leaf.dtype) == "complex" else ("",))
+        ]
+
+    @functools.cached_property
+    def differentiated(self) -> list[bool]:
+        """Of every real leaf, whether it is differentiated."""
+        return [leaf.differentiated for leaf in self.leaves for _ in range(1 + (kind(leaf.dtype) == "complex"))]
+
+    @property
+    def dtype(self) -> str:
+        """The float dtype of the example: the one of the fewest digits where they differ."""
+        infos = [jnp.finfo(leaf.dtype).dtype for leaf in self.leaves if kind(leaf.dtype) in FLOATS]
+        return str(max(infos, key=lambda dtype: jnp.finfo(dtype).eps))
+
+    def real(self, arrays) -> tuple:
+        """Arrays as the leaves came, each complex one split in two, floats in float64."""
+        split = []
+        for leaf, value in zip(self.leaves, arrays, strict=True):
+            if kind(leaf.dtype) == "complex":
+                value = np.asarray(value)
+                split += [value.real.astype(np.float64), value.imag.astype(np.float64)]
+            else:
+                split.append(np.asarray(value).astype(np.float64) if kind(leaf.dtype) == "float" else value)
+        return tuple(split)
+
+    def assemble(self, primals):
+        """The arguments again, of real leaves."""
+        leaves, rest = list(self._leaves), iter(primals)
+        for leaf in self.leaves:
+            value = next(rest)
+            leaves[leaf.place] = jax.lax.complex(value, next(rest)) if kind(leaf.dtype) == "complex" else value
+        return jax.tree.unflatten(self._structure, leaves)
+
+    def cast(self, primals, dtype: str) -> tuple:
+        """The real leaves in a dtype; where it is the example's own, each in the dtype that it had."""
+        own = [leaf.dtype for leaf in self.leaves for _ in range(1 + (kind(leaf.dtype) == "complex"))]
+        given = dtype == self.dtype
+
+        def one(value, had):
+            if kind(had) not in FLOATS:
+                return value
+            with np.errstate(over="ignore"):
+                return np.asarray(value).astype(jnp.finfo(had).dtype if given else jnp.dtype(dtype))
+
+        return tuple(one(value, had) for value, had in zip(primals, own, strict=True))
+
+    def __call__(self, *primals):
+        """The float outputs of the function at real leaves, complex ones split in two."""
+        return real_outputs(self.function(*self.assemble(primals)))
+
+    def plain(self, *primals):
+        """The same of the plain implementation that was given."""
+        return real_outputs(self.truth(*self.assemble(primals)))
+
+    def __str__(self):
+        return self.name
+
+
+class Local:
+    """A subject at the shapes of these primals, in this dtype.
+
+    definition(*primals)           float64 in, float64 out: what the truth is the derivative of
+    hand(primals, cotangent)       the output and the cotangents of the derivative written by hand, in the dtype
+    """
+
+    def __init__(self, subject: Subject, primals, dtype: str):
+        self.subject, self.dtype = subject, dtype
+        cast = subject.cast(primals, dtype)
+        with self.precision():
+            self.outputs = jax.eval_shape(subject, *cast)
+            if not self.outputs:
+                raise Unusable(f"{subject}: no float output; its derivative has nothing to be taken of")
+            function = subject.plain if subject.truth else subject
+            try:
+                traced = jax.make_jaxpr(function)(*cast)
+                self.definition, self.unit = _as_tuple(widened(traced)), _coarsest(traced, dtype)
+                with jax.enable_x64(True):
+                    jax.eval_shape(self.definition, *primals)
+            except (CannotWiden, TypeError, ValueError) as error:
+                if not isinstance(error, CannotWiden):
+                    self._must_trace(function, cast)
+                with jax.enable_x64(True):  # what cannot be widened runs in float64 from the start
+                    wide = subject.cast(primals, "float64") if dtype != "float64" else cast
+                    self.definition = _as_tuple(lambda *a, traced=jax.make_jaxpr(function)(*wide): walk(traced, a))
+                self.unit = dtype
+
+    def _must_trace(self, function, cast):
+        jax.make_jaxpr(function)(*cast)
+
+    def precision(self):
+        """64-bit JAX where the dtype needs it."""
+        wide = self.dtype == "float64" or any(
+            np.dtype(leaf.dtype).itemsize == 8 for leaf in self.subject.leaves if kind(leaf.dtype) == "float"
+        )
+        return jax.enable_x64(wide)
+
+    def pullback(self, primals, cotangent):
+        """jax.vjp of the function itself: the derivative written by hand, whoever wrote it."""
+        chosen = self.subject.differentiated
+
+        def of_chosen(*floats):
+            rest = iter(floats)
+            return self.subject(*(next(rest) if c else p for c, p in zip(chosen, primals, strict=True)))
+
+        out, vjp = jax.vjp(of_chosen, *(p for c, p in zip(chosen, primals, strict=True) if c))
+        bars = iter(vjp(tuple(c.astype(o.dtype) for c, o in zip(cotangent, out, strict=True))))
+        return out, tuple(next(bars) if c else None for c in chosen)
+
+    @functools.cached_property
+    def _jitted(self):
+        return jax.jit(self.pullback)
+
+    def hand(self, primals, cotangent, eager: bool = False):
+        """(outputs, cotangents) in the dtype; None for a leaf that is not differentiated."""
+        run = self.pullback if eager else self._jitted
+        with self.precision(), jax.default_matmul_precision("highest"):
+            cast = self.subject.cast(primals, self.dtype)
+            return run(tuple(map(jnp.asarray, cast)) if eager else cast, self.cast_outputs(cotangent))
+
+    def cast_outputs(self, cotangent) -> tuple:
+        """A cotangent in the dtypes of the outputs."""
+        return tuple(np.asarray(c).astype(o.dtype) for c, o in zip(cotangent, self.outputs, strict=True))
+
+    def __str__(self):
+        return self.subject.name
+
+
+def _coarsest(traced, dtype):
+    found = coarsest(traced)
+    return max((d for d in (found, dtype) if d), key=lambda d: jnp.finfo(d).eps)
+
+
+def _as_tuple(function):
+    return lambda *primals: tuple(function(*primals))
+
+
+def real_outputs(out) -> tuple:
+    """The float leaves of an output, complex ones as their real and imaginary parts."""
+    real = []
+    for leaf in jax.tree.leaves(out):
+        if kind(jnp.result_type(leaf)) == "complex":
+            # Re(ȳ f) with ȳ = a + ib is a re − b im: JAX's convention for cotangents of complex numbers
+            real += [jnp.real(leaf), jnp.imag(leaf)]
+        elif kind(jnp.result_type(leaf)) == "float":
+            real.append(jnp.asarray(leaf))
+    return tuple(real)
+
+
+def _is_array(value) -> bool:
+    if isinstance(value, bool | int | str | bytes) or value is None:
+        return False
+    return isinstance(value, float | complex | np.ndarray | np.generic | jax.Array)
+
+
+def _argnums(argnums, count, name):
+    if argnums is None:
+        return None
+    chosen = (argnums,) if isinstance(argnums, int) else tuple(argnums)
+    for number in chosen:
+        if not isinstance(number, int) or not -count <= number < count:
+            raise Unusable(f"{name}: argnums is {argnums!r}, but there are {count} arguments; they count from 0")
+    return frozenset(number % count for number in chosen)
+
+
+def _name(function) -> str:
+    for candidate in (function, getattr(function, "fun", None), getattr(function, "func", None)):
+        if isinstance(candidate, Rule):
+            return str(candidate)
+        if getattr(candidate, "__name__", None):
+            return candidate.__name__
+    return type(function).__name__
+
+
+def _parameters(function, count) -> list[str]:
+    """The names of the positional parameters, as far as they can be told."""
+    try:
+        parameters = list(inspect.signature(function).parameters.values())
+    except (TypeError, ValueError):
+        parameters = []
+    positional = [p.name for p in parameters if p.kind in (p.POSITIONAL_ONLY, p.POSITIONAL_OR_KEYWORD)]
+    starred = next((p.name for p in parameters if p.kind == p.VAR_POSITIONAL), "args")
+    return [positional[i] if i < len(positional) else f"{starred}[{i - len(positional)}]" for i in range(count)]
+
+
+def _described(value) -> str:
+    if hasattr(value, "shape"):
+        return f"{value.dtype}{list(value.shape)}"
+    return type(value).__name__
