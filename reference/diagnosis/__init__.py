@@ -10,7 +10,8 @@ from .failure import KINDS, Explanation, Failure
 
 __all__ = ["KINDS", "Explanation", "Failure", "diagnose"]
 
-HYPOTHESES = (
+# These look at the arrays alone.
+AT_A_GLANCE = (
     places.not_finite,
     arrays.dropped,
     arrays.sign,
@@ -33,7 +34,40 @@ def diagnose(failure: Failure) -> Explanation | None:
     >>> print(diagnose(Failure("x", {"x": (truth * 3, truth, allowance)})).text.split(":")[0])
     off by a factor of 3 everywhere, which is the length 3 of axis 0 of x
     """
-    for hypothesis in HYPOTHESES:
+    if not failure.wrong.any():
+        return None
+    for hypothesis in AT_A_GLANCE:
         if explanation := hypothesis(failure):
             return explanation
+    return _from_the_graph(failure) or _from_behaviour(failure)
+
+
+def _from_the_graph(failure):
+    """Changes of the definition's own backward pass, which need it to be traced and compiled."""
+    if failure.definition is None:
+        return None
+    from . import local, paths, residuals
+    from .graph import graph_of
+
+    graph = graph_of(failure)
+    if graph is None:
+        return None
+    for hypothesis in (
+        residuals.other_cotangent,
+        paths.one_use,
+        paths.in_loops,
+        residuals.other_primal,
+        paths.two_uses,
+        residuals.other_constant,
+        local.at_another_value,
+        local.another_function,
+    ):
+        if explanation := hypothesis(failure, graph):
+            return explanation
     return None
+
+
+def _from_behaviour(failure):
+    from .behaviour import behaves
+
+    return behaves(failure)

@@ -1,0 +1,44 @@
+"""Which line of the user's source an equation of a traced function comes from, and what stands there."""
+
+import dataclasses
+import functools
+import linecache
+import pathlib
+
+import jax
+
+from ..interpreter import open_jaxpr
+
+LIBRARIES = (str(pathlib.Path(jax.__file__).parent), str(pathlib.Path(__file__).parents[1]))
+LONGEST = 60  # of a line that is quoted
+
+
+@dataclasses.dataclass(frozen=True)
+class Line:
+    """A line of source."""
+
+    file: str
+    number: int
+
+    def __str__(self):
+        return f"{pathlib.Path(self.file).name}:{self.number}"
+
+    @functools.cached_property
+    def code(self) -> str:
+        text = linecache.getline(self.file, self.number).strip()
+        return text if len(text) <= LONGEST else f"{text[: LONGEST - 2].rstrip()} …"
+
+
+def line(equation, around: Line | None = None) -> Line | None:
+    """Where the user wrote what became this equation, or the call that it is a part of."""
+    traceback = getattr(getattr(equation, "source_info", None), "traceback", None)
+    for frame in getattr(traceback, "frames", ()):
+        if not frame.file_name.startswith((*LIBRARIES, "<")):
+            return Line(frame.file_name, frame.line_num)
+    return around
+
+
+def of_library(jaxpr) -> bool:
+    """Whether a function inside an equation is the library's: its lines are then those of whoever traced it first."""
+    info = getattr(open_jaxpr(jaxpr)[0], "debug_info", None)
+    return str(getattr(info, "func_filename", "") or getattr(info, "func_src_info", "")).find(LIBRARIES[0]) >= 0
