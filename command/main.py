@@ -14,7 +14,7 @@ LARGEST_INPUT = 2**20
 INTERRUPTED = 130  # as shells say of a program that Ctrl-C ended
 PLATFORMS = ("cpu", "gpu", "tpu")
 DTYPES = ("float64", "float32", "bfloat16", "float16")
-VALUES = ("normal", "tied", "zero", "large", "tiny", "mixed", "kinks")
+VALUES = ("normal", "tied", "zero", "large", "tiny", "mixed", "kinks", "wide")
 # What bad input raises; each message says what came, what was expected and what to do.
 BAD_INPUT = ("SignatureError", "ExpressionError", "RecordError")
 
@@ -92,10 +92,12 @@ def check(rules, expression, shape, values, seed, dtypes, platform, verbose):
         raise BadInput("name rules, or give one --expression")
     if shape and not expression:
         raise BadInput("--input belongs to an --expression")
+    lengths = _shape(shape)
     _use(platform)
+    _affordable(expression, lengths)
     from . import check as checking
 
-    findings = checking.check(rules, expression, _shape(shape), values or VALUES, seed, dtypes or DTYPES)
+    findings = checking.check(rules, expression, lengths, values or VALUES, seed, dtypes or DTYPES)
     wrong = [finding for finding in findings if not finding.ok]
     for finding in findings if verbose else wrong:
         click.echo(str(finding))
@@ -154,7 +156,9 @@ def explain(name, shape, seed):
 
     from . import explain as explaining
 
-    parts, fine = explaining.explain(name, _shape(shape), seed)
+    lengths = _shape(shape)
+    _affordable(name if "(" in name else None, lengths)
+    parts, fine = explaining.explain(name, lengths, seed)
     console = Console(highlight=False)
     for part in parts:
         console.print(part)
@@ -177,7 +181,18 @@ def _shape(text):
     return shape
 
 
+def _affordable(expression, shape):
+    if expression:
+        from manual_backprop.architecture import build
+
+        from . import limits
+
+        limits.affordable(build(expression), shape)
+
+
 def _writable(output) -> pathlib.Path:
+    if not output.strip():
+        raise BadInput(f"--output is {output!r}; name a folder")
     folder = pathlib.Path(output)
     try:
         folder.mkdir(parents=True, exist_ok=True)

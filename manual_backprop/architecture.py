@@ -11,6 +11,7 @@ import difflib
 from .combinators import COMBINATORS
 from .rule import Elementary, Rule
 from .rules import RULES
+from .signature import SignatureError
 
 
 class ExpressionError(ValueError):
@@ -26,48 +27,75 @@ def build(expression: str) -> Rule:
     try:
         tree = ast.parse(expression.strip(), mode="eval")
     except SyntaxError as error:
-        raise ExpressionError(f"{expression!r} is not an expression: {error.msg} at column {error.offset}") from None
-    return _rule(tree.body, expression)
+        where = f" at column {error.offset}" if error.offset else ""
+        raise ExpressionError(f"{_short(expression)} is not an expression: {error.msg}{where}") from None
+    except (ValueError, MemoryError, RecursionError):  # a null byte, or brackets deeper than the parser goes
+        raise ExpressionError(f"{_short(expression)} is not an expression that can be read") from None
+    return _rule(tree.body)
 
 
-def _rule(node: ast.expr, expression: str) -> Rule:
-    name, arguments, options = _call(node, expression)
+def _rule(node: ast.expr) -> Rule:
+    name, arguments, options = _call(node)
     if name in COMBINATORS:
         if options:
-            raise ExpressionError(f"{name} takes no options, but {options[0].arg} came")
-        parts = [a.value if isinstance(a, ast.Constant) else _rule(a, expression) for a in arguments]
-        return _apply(lambda: COMBINATORS[name](*parts), node, expression)
+            raise ExpressionError(f"{name} takes no options, but {options[0].arg or '**'} came")
+        parts = [_part(argument) for argument in arguments]
+        return _apply(lambda: COMBINATORS[name](*parts), node)
     if name in RULES:
-        values = {option.arg: _constant(option.value, expression) for option in options}
-        lengths = [_constant(argument, expression) for argument in arguments]
-        return _apply(lambda: RULES[name].sized(*lengths).bind(**values), node, expression)
+        lengths = [_constant(argument) for argument in arguments]
+        values = {option.arg or "**": _constant(option.value) for option in options}
+        return _apply(lambda: _bound(RULES[name], lengths, values), node)
     close = difflib.get_close_matches(name, [*RULES, *COMBINATORS], n=3)
     hint = f"did you mean {' or '.join(close)}?" if close else f"rules: {', '.join(RULES)}"
-    raise ExpressionError(f"unknown rule {name!r} at column {node.col_offset + 1}; {hint}")
+    raise ExpressionError(f"unknown rule {_short(name)}{_column(node)}; {hint}")
 
 
-def _call(node, expression):
+def _bound(rule: Elementary, lengths, values) -> Elementary:
+    sized = rule.sized(*lengths)
+    if twice := [name for name in values if name in sized.sizes]:
+        raise SignatureError(f"{rule.name}: the length {twice[0]} came twice")
+    return sized.bind(**values)
+
+
+def _call(node):
     if isinstance(node, ast.Name):
         return node.id, [], []
     if isinstance(node, ast.Call) and isinstance(node.func, ast.Name):
         return node.func.id, node.args, node.keywords
-    raise ExpressionError(f"{ast.unparse(node)!r} at column {node.col_offset + 1} is neither a rule nor a call of one")
+    raise ExpressionError(
+        f"{_short(ast.unparse(node))}{_column(node)} is neither a rule nor a call of one, nor a number"
+    )
 
 
-def _constant(node, expression):
+def _part(node):
+    """An argument of a combinator: a rule, or the number that repeat takes."""
     try:
         return ast.literal_eval(node)
     except ValueError:
-        raise ExpressionError(
-            f"{ast.unparse(node)!r} at column {node.col_offset + 1}: a number or a constant was expected"
-        ) from None
+        return _rule(node)
 
 
-def _apply(make, node, expression):
+def _constant(node):
+    try:
+        return ast.literal_eval(node)
+    except (ValueError, TypeError):
+        message = f"{_short(ast.unparse(node))}{_column(node)}: a number or a constant was expected"
+        raise ExpressionError(message) from None
+
+
+def _apply(make, node):
     try:
         return make()
-    except (TypeError, AttributeError) as error:
-        raise ExpressionError(f"{ast.unparse(node)!r} at column {node.col_offset + 1}: {error}") from None
+    except SignatureError as error:
+        raise ExpressionError(f"{_short(ast.unparse(node))}{_column(node)}: {error}") from None
+
+
+def _column(node):
+    return f" at column {node.col_offset + 1}"
+
+
+def _short(text):
+    return repr(text if len(text) <= 60 else text[:57] + "...")
 
 
 __all__ = ["Elementary", "ExpressionError", "build"]

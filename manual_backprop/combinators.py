@@ -6,49 +6,24 @@ several uses, a parameter that serves at every step in time.
 """
 
 import functools
-from collections.abc import Callable
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax import lax
 
+from .network import COMBINATORS, Network, combinator
 from .rule import Rule
-from .signature import Leaf, SignatureError, is_leaf, kind_of
+from .signature import LENGTHS, Leaf, SignatureError, is_leaf, kind_of
 
 
-class Network(Rule):
-    """A rule made of rules by a combinator, which prints as the call that made it."""
-
-    def __init__(self, combinator, layers, arguments, input, shapes, definition, forward, backward, loop=False):
-        self.combinator, self.layers, self.arguments, self._loop = combinator, layers, arguments, loop
-        self._input, self.shapes = input, shapes
-        self.definition, self.forward, self.backward = definition, forward, backward
-
-    @property
-    def _identity(self):
-        return self.combinator.__name__, tuple(layer._identity for layer in self.layers), self.arguments
-
-    @property
-    def input(self):
-        return self._input()
-
-    def map(self, transform):
-        """Loops run as one piece; every other combinator is rebuilt around its mapped layers."""
-        if self._loop:
-            return transform(self)
-        return self.combinator(*(layer.map(transform) for layer in self.layers), *self.arguments)
-
-    def __str__(self):
-        return f"{self.combinator.__name__}({', '.join(map(str, (*self.layers, *self.arguments)))})"
-
-
+@combinator
 def serial(*layers: Rule) -> Rule:
     r"""One layer after the other:  y = f_n(… f_2(f_1(x))).
 
     Derivative  x̄ = f̄_1(f̄_2(… f̄_n(ȳ))): the same layers in reverse, each with the residuals of its own pass.
     Parameters  one tuple per layer, in order.
     """
-    _require("serial", layers)
 
     def shapes(x):
         parameters = []
@@ -79,18 +54,18 @@ def serial(*layers: Rule) -> Rule:
     return Network(serial, layers, (), lambda: layers[0].input, shapes, definition, forward, backward)
 
 
+@combinator
 def fan_out(*layers: Rule) -> Rule:
     r"""Several layers read the same input; their outputs add:  y = Σ_i f_i(x).
 
     Derivative  x̄ = Σ_i f̄_i(ȳ): every branch receives ȳ whole, and x collects from all of them.
     Parameters  one tuple per layer, in order.
     """
-    _require("fan_out", layers)
 
     def shapes(x):
         parameters, outputs = _branch_shapes(layers, x)
         if any(_bare(output) != _bare(outputs[0]) for output in outputs):
-            raise SignatureError(f"fan_out adds its branches, but they give {' and '.join(map(str, outputs))}")
+            raise SignatureError(f"fan_out adds its branches, but they give {_listed(outputs)}")
         return parameters, outputs[0]
 
     def definition(x, *params):
@@ -107,18 +82,20 @@ def fan_out(*layers: Rule) -> Rule:
     return Network(fan_out, layers, (), lambda: layers[0].input, shapes, definition, forward, backward)
 
 
+@combinator
 def concatenate(*layers: Rule) -> Rule:
     r"""Several layers read the same input; their outputs stand side by side along the last axis.
 
     Derivative  ȳ is cut where y was joined, each piece goes back through its branch, and x̄ is their sum.
     Parameters  one tuple per layer, in order.
     """
-    _require("concatenate", layers)
 
     def shapes(x):
         parameters, outputs = _branch_shapes(layers, x)
         if any(not is_leaf(o) or o.shape[:-1] != outputs[0].shape[:-1] or not o.shape for o in outputs):
-            raise SignatureError(f"concatenate needs branches that differ in their last axis only, not {outputs}")
+            raise SignatureError(
+                f"concatenate needs branches that differ in their last axis only, not {_listed(outputs)}"
+            )
         return parameters, Leaf("float", (*outputs[0].shape[:-1], sum(o.shape[-1] for o in outputs)))
 
     def definition(x, *params):
@@ -141,13 +118,13 @@ def concatenate(*layers: Rule) -> Rule:
     return Network(concatenate, layers, (), lambda: layers[0].input, shapes, definition, forward, backward)
 
 
+@combinator
 def parallel(*layers: Rule) -> Rule:
     r"""A tuple of inputs, one layer for each:  y_i = f_i(x_i).
 
     Derivative  x̄_i = f̄_i(ȳ_i): nothing is shared, so nothing adds.
     Parameters  one tuple per layer, in order.
     """
-    _require("parallel", layers)
 
     def shapes(x):
         if not isinstance(x, tuple) or len(x) != len(layers):
@@ -171,6 +148,7 @@ def parallel(*layers: Rule) -> Rule:
     return Network(parallel, layers, (), input, shapes, definition, forward, backward)
 
 
+@combinator
 def residual(layer: Rule) -> Rule:
     r"""Add a layer's output to its input:  y = x + f(x).
 
@@ -197,6 +175,7 @@ def residual(layer: Rule) -> Rule:
     return Network(residual, (layer,), (), lambda: layer.input, shapes, definition, forward, backward)
 
 
+@combinator
 def tied(*layers: Rule) -> Rule:
     r"""One layer after the other, all with the same parameters θ:  y = f_n(… f_1(x; θ) …; θ).
 
@@ -208,7 +187,7 @@ def tied(*layers: Rule) -> Rule:
     def shapes(x):
         parameters, output = chain.shapes(x)
         if any(_bare(own) != _bare(parameters[0]) for own in parameters):
-            raise SignatureError(f"tied layers share their parameters, but these need {parameters}")
+            raise SignatureError(f"tied layers share their parameters, but these need {_listed(parameters)}")
         return parameters[0], output
 
     def definition(x, *params):
@@ -224,13 +203,14 @@ def tied(*layers: Rule) -> Rule:
     return Network(tied, layers, (), lambda: layers[0].input, shapes, definition, forward, backward)
 
 
+@combinator
 def repeat(layer: Rule, times: int) -> Rule:
     r"""The same layer over the depth, each time with parameters of its own:  x_{i+1} = f(x_i; θ_i).
 
     Derivative  x̄_i = f̄(x̄_{i+1}; θ_i), in reverse; one compiled loop, whatever the depth.
     Parameters  those of the layer, stacked along a new leading axis of length `times`.
     """
-    _positive("repeat", times)
+    times = _positive("repeat", times)
 
     def shapes(x):
         parameters, output = layer.shapes(x)
@@ -258,6 +238,7 @@ def repeat(layer: Rule, times: int) -> Rule:
     return Network(repeat, (layer,), (times,), lambda: layer.input, shapes, definition, forward, backward, loop=True)
 
 
+@combinator
 def scan(cell: Rule) -> Rule:
     r"""A recurrent cell over time, along the first axis:  (y_t, h_t) = f(x_t, h_{t−1}; θ).
 
@@ -312,6 +293,7 @@ def scan(cell: Rule) -> Rule:
     return Network(scan, (cell,), (), input, shapes, definition, forward, backward, loop=True)
 
 
+@combinator
 def checkpointed(layer: Rule) -> Rule:
     r"""The same function, keeping nothing but its primals; the backward pass runs forward once more.
 
@@ -325,12 +307,6 @@ def checkpointed(layer: Rule) -> Rule:
         return layer.backward(layer.forward(*primals)[1], y_bar)
 
     return Network(checkpointed, (layer,), (), lambda: layer.input, layer.shapes, layer.definition, forward, backward)
-
-
-COMBINATORS: dict[str, Callable] = {
-    combinator.__name__: combinator
-    for combinator in (serial, fan_out, concatenate, parallel, residual, tied, repeat, scan, checkpointed)
-}
 
 
 def _forward_all(layers, inputs, params):
@@ -363,11 +339,17 @@ def _bare(tree):
     return jax.tree.map(lambda leaf: (leaf.kind, leaf.shape), tree, is_leaf=is_leaf)
 
 
-def _require(name, layers):
-    if not layers:
-        raise SignatureError(f"{name} needs at least one layer")
+def _listed(trees) -> str:
+    """What several layers need or give, in words."""
+    words = [", ".join(map(str, jax.tree.leaves(tree, is_leaf=is_leaf))) or "nothing" for tree in trees]
+    return " and ".join(words)
 
 
 def _positive(name, times):
-    if type(times) is not int or times < 1:
-        raise SignatureError(f"{name} needs a whole number of at least 1, not {times!r}")
+    times = int(times) if isinstance(times, np.integer) else times
+    if type(times) is not int or not 1 <= times < LENGTHS:
+        raise SignatureError(f"{name} needs a whole number from 1 to 2³¹ − 1, not {times!r}")
+    return times
+
+
+__all__ = ["COMBINATORS", "Network", *COMBINATORS]

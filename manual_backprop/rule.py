@@ -14,8 +14,25 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
-from .signature import Leaf, SignatureError, bind_primals, is_leaf, signature_of, unify, with_bounds, with_sizes
+from .signature import (
+    LENGTHS,
+    Leaf,
+    SignatureError,
+    bind_primals,
+    hold,
+    is_leaf,
+    kind_of,
+    signature_of,
+    with_bounds,
+    with_sizes,
+)
+
+HALVES = (
+    ("forward", "(*primals, **options) -> (out, residuals)"),
+    ("backward", "(residuals, cotangent, **options) -> one cotangent per primal"),
+)
 
 
 class Rule:
@@ -39,7 +56,19 @@ class Rule:
         return transform(self)
 
     def __call__(self, *primals):
+        self.hold(primals)
         return self.custom_vjp(*primals)
+
+    def hold(self, primals: tuple) -> None:
+        """Hold values against what the rule reads; a SignatureError names what does not fit."""
+        if not primals:
+            raise SignatureError(f"{self} takes an input and its parameters, but nothing came")
+        x, *params = primals
+        parameters, _ = self.shapes(jax.tree.map(_leaf, x))
+        if len(params) != len(parameters):
+            wanted = f"an input and {len(parameters)} parameters" if parameters else "an input alone"
+            raise SignatureError(f"{self} takes {wanted}, but {len(primals)} primals came")
+        hold(parameters, tuple(params), f"{self}: params", {})
 
     @functools.cached_property
     def custom_vjp(self) -> Callable:
@@ -60,6 +89,12 @@ class Rule:
 
     def __repr__(self):
         return str(self)
+
+
+def _leaf(array) -> Leaf:
+    if kind_of(array) == "other":
+        raise SignatureError(f"the input holds a {type(array).__name__}; arrays were expected")
+    return Leaf(kind_of(array), array.shape if hasattr(array, "shape") else np.shape(array))
 
 
 @functools.cache
@@ -101,36 +136,71 @@ class Elementary(Rule):
 
     @property
     def _identity(self):
-        return self._definition, *self._halves, tuple(sorted(self._bound.items()))
+        return self._definition, *self._halves, *sorted(_exactly(self._bound))
 
     def def_forward(self, function: Callable) -> Callable:
         """Register forward(*primals, **options) -> (out, residuals)."""
-        self._halves[0] = function
-        return function
+        return self._define(0, function)
 
     def def_backward(self, function: Callable) -> Callable:
         """Register backward(residuals, cotangent, **options) -> one cotangent per primal."""
-        self._halves[1] = function
+        return self._define(1, function)
+
+    def _define(self, which, function):
+        if self._halves[which] is not None:
+            # JAX remembers what it traced by function: whoever compiled with the old half would keep it.
+            jax.clear_caches()
+        self._halves[which] = function
         return function
 
     def definition(self, *primals):
         return self._definition(*primals, **self.options)
 
     def forward(self, *primals):
-        return self._halves[0](*primals, **self.options)
+        return self._half(0)(*primals, **self.options)
 
     def backward(self, residuals, y_bar):
-        return self._halves[1](residuals, y_bar, **self.options)
+        return self._half(1)(residuals, y_bar, **self.options)
 
-    def __call__(self, *primals, **options):
-        if options:
-            return self.bind(**options)(*primals)
-        bind_primals(self.signature, primals, self.name)
-        return self.custom_vjp(*primals)
+    def _half(self, which):
+        half = self._halves[which]
+        if half is None:
+            name, form = HALVES[which]
+            raise SignatureError(f"{self.name} has no {name} half: write it as {form}, below @{self.name}.def_{name}")
+        return half
+
+    def __call__(self, *primals, **named):
+        """The value; primals may be named, and options and lengths are bound on the way."""
+        given = {k: named.pop(k) for k in self.signature.primals if k in named}
+        if named:
+            return self.bind(**named)(*primals, **given)
+        missing = list(self.signature.primals)[len(primals) :]
+        if twice := [name for name in given if name not in missing]:
+            raise SignatureError(f"{self.name}: {twice[0]} came twice")
+        return super().__call__(*primals, *(given[name] for name in missing if name in given))
+
+    def hold(self, primals: tuple) -> None:
+        bind_primals(self.signature, primals, str(self), self.sizes)
 
     def bind(self, **values) -> "Elementary":
         """The same rule with some lengths and options fixed."""
-        return _bind(self, tuple(values.items()))
+        return _bind(self, _exactly({name: self._checked(name, value) for name, value in values.items()}))
+
+    def _checked(self, name, value):
+        """A length or an option as a plain value; SignatureError where the signature does not allow it."""
+        where = f"{self.name}: {name}"
+        if name in self.signature.options:
+            return self.signature.allowed[name].checked(value, where)
+        if name not in self.signature.sizes:
+            known = [n for n in (*self.signature.sizes, *self.signature.options) if not n.startswith("*")]
+            raise SignatureError(f"{self.name} has no {name}; it has {', '.join(known) or 'nothing to bind'}")
+        lengths = tuple(value) if name.startswith("*") else (value,)
+        lengths = tuple(int(n) if isinstance(n, np.integer) else n for n in lengths)
+        if any(type(n) is not int or not 0 <= n < LENGTHS for n in lengths):
+            raise SignatureError(
+                f"{self.name}: the length {name} is {value!r}; a whole number from 0 to 2³¹ − 1 was expected"
+            )
+        return lengths if name.startswith("*") else lengths[0]
 
     def sized(self, *lengths: int) -> "Elementary":
         """The same rule with its free lengths fixed, in their order: `dense.sized(3)` has 3 outputs."""
@@ -142,18 +212,7 @@ class Elementary(Rule):
 
     def shapes(self, x):
         first, *rest = self.signature.primals.items()
-        name, tree = first
-        leaves, structure = jax.tree.flatten(tree, is_leaf=is_leaf)
-        sizes = dict(self.sizes)
-        try:
-            for leaf, given in zip(leaves, structure.flatten_up_to(x), strict=True):
-                if not is_leaf(given):
-                    raise SignatureError("several arrays where one was expected")
-                if given.kind != leaf.kind:
-                    raise SignatureError(f"{given.kind} values where {leaf.kind} was expected")
-                sizes = unify(leaf, given.shape, sizes)
-        except (SignatureError, ValueError) as error:
-            raise SignatureError(f"{self.name}: {name} has {error}") from None
+        sizes = hold(first[1], x, f"{self.name}: {first[0]}", self.sizes)
         missing = [size for size in self.signature.sizes if size not in sizes]
         if missing:
             example = ", ".join("3" for _ in self.signature.free_sizes)
@@ -173,13 +232,12 @@ class Elementary(Rule):
 
 @functools.cache
 def _bind(rule: Elementary, values: tuple) -> Elementary:
-    for name, value in values:
-        allowed = (*rule.signature.sizes, *rule.signature.options)
-        if name not in allowed:
-            raise SignatureError(f"{rule.name} has no {name}; it has {', '.join(allowed) or 'nothing to bind'}")
-        if name in rule.signature.sizes and not name.startswith("*") and not (type(value) is int and value >= 0):
-            raise SignatureError(f"{rule.name}: the length {name} is {value!r}; a whole number was expected")
-    return type(rule)(rule._definition, rule._halves, {**rule._bound, **dict(values)})
+    return type(rule)(rule._definition, rule._halves, rule._bound | {name: value for name, _, value in values})
+
+
+def _exactly(values: dict) -> tuple:
+    """Values as part of a key: what is written differently is different, such as True and 1."""
+    return tuple((name, repr(value), value) for name, value in values.items())
 
 
 def rule(definition: Callable) -> Elementary:
@@ -194,6 +252,7 @@ def value_and_grad(rule: Rule) -> Callable:
     """
 
     def function(*primals):
+        rule.hold(primals)
         value, residuals = rule.forward(*primals)
         if jnp.shape(value) != ():
             raise SignatureError(f"{rule} has an output of shape {jnp.shape(value)}; a gradient needs a scalar")

@@ -4,10 +4,10 @@
     labels: Annotated[Int[Array, "*batch"], Lt("c")]         integers in 0 … c − 1, c an axis of another primal
     t: Annotated[Float[Array, "n"], Gt(0), Sorted]           positive and ascending
     params: Cell                                             a NamedTuple, dataclass or TypedDict of such fields
-    eps: Annotated[float, OneOf(1e-5, 1e-1)]                 keyword-only: a static option and the values to try
+    eps: Annotated[float, Ge(0), Try(1e-5, 1e-1)]            keyword-only: a static option and the values to try
 
 Equal names are equal lengths.  A dimension is a name, a number, a product such as `2*d`, or `*name` for any
-number of axes.
+number of axes; what else jaxtyping knows (`...`, `#d`, `n+1`, `rows=4`, `_`) is refused where it is read.
 """
 
 import dataclasses
@@ -15,7 +15,6 @@ import inspect
 import itertools
 import math
 import re
-import types
 import typing
 from collections.abc import Callable, Mapping
 from typing import Any, Literal
@@ -24,27 +23,14 @@ import jax
 import numpy as np
 from annotated_types import Ge, Gt, Interval, Le, Lt
 
+from .options import OneOf, Option, SignatureError, Try, option_of
+
 type_hints = typing.get_type_hints
-
-LARGEST_LENGTH = 4096  # lengths tried when solving `2*d = 6` for d
-
-
-class SignatureError(TypeError):
-    """A call, an annotation or a size that does not fit: what came, what was expected, what to do."""
+LENGTHS = 2**31  # every length is below: beyond, XLA's indices end
 
 
 class Sorted:
     """The values ascend along the last axis."""
-
-
-@dataclasses.dataclass(frozen=True, init=False)
-class OneOf:
-    """The value is one of a few."""
-
-    values: tuple
-
-    def __init__(self, *values):
-        object.__setattr__(self, "values", values)
 
 
 @dataclasses.dataclass(frozen=True, init=False)
@@ -75,12 +61,18 @@ def is_leaf(node) -> bool:
 
 @dataclasses.dataclass(frozen=True)
 class Signature:
-    """The primals of a function by name, each a tree of leaves; its static options; its output's leaves."""
+    """The primals of a function by name, each a tree of leaves; its static options; its output's leaves.
+
+    options     the values to try of each option
+    defaults    the value of each option that is not given
+    allowed     what else each option may be
+    """
 
     primals: Mapping[str, Any]
     options: Mapping[str, tuple]
     defaults: Mapping[str, Any]
     output: Any
+    allowed: Mapping[str, Option] = dataclasses.field(default_factory=dict)
 
     @property
     def sizes(self) -> tuple[str, ...]:
@@ -98,21 +90,32 @@ class Signature:
 
 def signature_of(function: Callable) -> Signature:
     """Read a function's annotations: positional parameters are primals, keyword-only ones static options."""
-    hints = type_hints(function, include_extras=True)
-    primals, options, defaults = {}, {}, {}
-    for name, parameter in inspect.signature(function).parameters.items():
+    name = function.__name__
+    try:
+        hints = type_hints(function, include_extras=True)
+    except NameError as error:
+        raise SignatureError(f"{name}: an annotation names {error.name}, which is not defined here") from None
+    primals, allowed = {}, {}
+    for parameter in inspect.signature(function).parameters.values():
+        where = f"{name}: {parameter.name}"
         if parameter.kind is parameter.KEYWORD_ONLY:
-            options[name] = _choices(name, hints.get(name), parameter.default)
-            defaults[name] = options[name][0] if parameter.default is parameter.empty else parameter.default
+            allowed[parameter.name] = option_of(hints.get(parameter.name, object), parameter.default, where)
         elif parameter.kind in (parameter.VAR_POSITIONAL, parameter.VAR_KEYWORD):
-            raise SignatureError(f"{function.__name__}: *{name} cannot be annotated; name each primal")
-        elif name not in hints:
-            raise SignatureError(f'{function.__name__}: {name} has no annotation; write e.g. {name}: Float[Array, "n"]')
+            raise SignatureError(f"{name}: *{parameter.name} cannot be annotated; name each primal")
+        elif parameter.name not in hints:
+            raise SignatureError(f'{where} has no annotation; write e.g. {parameter.name}: Float[Array, "n"]')
         else:
-            primals[name] = leaves_of(hints[name], name)
+            primals[parameter.name] = leaves_of(hints[parameter.name], where)
     if not primals:
-        raise SignatureError(f"{function.__name__} takes no primal: nothing to differentiate")
-    return Signature(primals, options, defaults, leaves_of(hints["return"], "return") if "return" in hints else None)
+        raise SignatureError(f"{name} takes no primal: nothing to differentiate")
+    if "return" not in hints:
+        raise SignatureError(f'{name}: the output has no annotation; write e.g. -> Float[Array, "n"]')
+    options, defaults = ({k: getattr(o, of) for k, o in allowed.items()} for of in ("tried", "default"))
+    signature = Signature(primals, options, defaults, leaves_of(hints["return"], f"{name}: the output"), allowed)
+    for leaf in jax.tree.leaves(signature.output, is_leaf=is_leaf):
+        if unknown := [length for length in _names(leaf) if length not in signature.sizes]:
+            raise SignatureError(f"{name}: the output has the length {unknown[0]}, which no primal has")
+    return signature
 
 
 def leaves_of(annotation, where: str):
@@ -122,7 +125,7 @@ def leaves_of(annotation, where: str):
         tree = leaves_of(inner, where)
         return jax.tree.map(lambda leaf: dataclasses.replace(leaf, domain=leaf.domain + tuple(domain)), tree)
     if hasattr(annotation, "dim_str"):
-        return Leaf(_kind(annotation, where), tuple(annotation.dim_str.split()))
+        return Leaf(_kind(annotation, where), _dims(annotation, where))
     if typing.get_origin(annotation) is tuple:
         return tuple(leaves_of(a, f"{where}[{i}]") for i, a in enumerate(typing.get_args(annotation)))
     if isinstance(annotation, type) and issubclass(annotation, tuple) and hasattr(annotation, "_fields"):
@@ -142,25 +145,25 @@ def _fields(cls, where):
 
 
 def _kind(annotation, where):
-    dtypes = [str(dtype) for dtype in annotation.dtypes] if annotation.dtypes is not any else ["float32"]
+    dtypes = annotation.dtypes if isinstance(annotation.dtypes, tuple | list) else ()
     for kind, marker in (("float", "float"), ("integer", "int"), ("boolean", "bool"), ("key", "key")):
-        if any(marker in dtype for dtype in dtypes):
+        if any(marker in str(dtype) for dtype in dtypes):
             return kind
-    raise SignatureError(f"{where}: {annotation} has none of the kinds float, integer, boolean, key")
+    raise SignatureError(f"{where}: {annotation.__name__.split('[')[0]} is none of the kinds Float, Int, Bool and Key")
 
 
-def _choices(name, hint, default) -> tuple:
-    if typing.get_origin(hint) is Literal:
-        return typing.get_args(hint)
-    if typing.get_origin(hint) is typing.Annotated:
-        for constraint in typing.get_args(hint)[1:]:
-            if isinstance(constraint, OneOf):
-                return constraint.values
-    if hint is bool:
-        return (False, True)
-    if default is not inspect.Parameter.empty:
-        return (default,)
-    raise SignatureError(f"option {name} has neither a default nor values to try; annotate it with Literal or OneOf")
+_DIM = re.compile(r"\*?[A-Za-z]\w*|(\d+|[A-Za-z]\w*)(\*(\d+|[A-Za-z]\w*))*")
+
+
+def _dims(annotation, where):
+    dims = tuple(annotation.dim_str.split())
+    for dim in dims:
+        if not _DIM.fullmatch(dim):
+            raise SignatureError(
+                f"{where}: cannot read the dimension {dim!r} of {annotation.dim_str!r}; a dimension is a name, a "
+                "number, a product such as 2*d, or *name for any number of axes"
+            )
+    return dims
 
 
 # --- lengths ---------------------------------------------------------------------------------------------------------
@@ -206,8 +209,9 @@ def _explain(dim: str, sizes: Mapping) -> str:
 
 def unify(leaf: Leaf, shape: tuple[int, ...], sizes: Mapping) -> dict:
     """The sizes, with those added that this shape settles; SignatureError where it does not fit."""
-    variadic = [position for position, dim in enumerate(leaf.shape) if dim.startswith("*")]
-    dims, extra = list(leaf.shape), len(shape) - len(leaf.shape) + len(variadic)
+    dims = [str(dim) for dim in leaf.shape]
+    variadic = [position for position, dim in enumerate(dims) if dim.startswith("*")]
+    extra = len(shape) - len(dims) + len(variadic)
     wanted = "(" + ", ".join(_explain(dim, sizes) if dim[0] != "*" else dim for dim in dims) + ")"
     if extra < 0 or (not variadic and extra):
         raise SignatureError(f"shape {tuple(shape)} where {wanted} was expected")
@@ -245,40 +249,64 @@ def with_bounds(leaf: Leaf, sizes: Mapping) -> Leaf:
 
 
 def kind_of(array) -> str:
-    """The kind of an array-like: float, complex, integer, boolean or key."""
-    dtype = getattr(array, "dtype", None)
-    dtype = np.result_type(array) if dtype is None else dtype
+    """The kind of an array-like or of a leaf: float, complex, integer, boolean, key; of anything else, "other"."""
+    if is_leaf(array):
+        return array.kind
+    if not hasattr(array, "dtype") and not isinstance(array, bool | int | float | complex):
+        return "other"
+    dtype = array.dtype if hasattr(array, "dtype") else np.result_type(array)
     if jax.dtypes.issubdtype(dtype, jax.dtypes.prng_key):
         return "key"
     for kind, parent in (("float", np.floating), ("integer", np.integer), ("complex", np.complexfloating)):
         if jax.numpy.issubdtype(dtype, parent):
             return kind
-    return "boolean"
+    return "boolean" if jax.numpy.issubdtype(dtype, np.bool_) else "other"
 
 
-def bind_primals(signature: Signature, primals: tuple, name: str) -> dict:
+def bind_primals(signature: Signature, primals: tuple, name: str, sizes: Mapping | None = None) -> dict:
     """Hold values against the signature: every size they settle, or a SignatureError that names the argument."""
     if len(primals) != len(signature.primals):
         wanted = ", ".join(signature.primals)
         raise SignatureError(f"{name} takes {len(signature.primals)} primals ({wanted}), but {len(primals)} came")
-    sizes: dict = {}
+    known = dict(sizes or {})
     for (primal, tree), value in zip(signature.primals.items(), primals, strict=True):
-        leaves, structure = jax.tree.flatten_with_path(tree, is_leaf=is_leaf)
-        try:
-            values = structure.flatten_up_to(value)
-        except (ValueError, TypeError) as error:
-            raise SignatureError(f"{name}: {primal} has another structure than annotated: {error}") from None
-        for (path, leaf), array in zip(leaves, values, strict=True):
-            where = f"{name}: {primal}{jax.tree_util.keystr(path)}"
-            if not isinstance(array, types.NoneType | bool | int | float) and not hasattr(array, "shape"):
-                raise SignatureError(f"{where} is a {type(array).__name__}; an array was expected")
-            if kind_of(array) != leaf.kind:
-                raise SignatureError(f"{where} is {kind_of(array)}, but {leaf.kind} was expected")
-            try:
-                sizes = unify(leaf, np.shape(array), sizes)
-            except SignatureError as error:
-                raise SignatureError(f"{where} has {error}") from None
-    return sizes
+        known = hold(tree, value, f"{name}: {primal}", known)
+    return known
+
+
+def hold(tree, value, where: str, sizes: Mapping) -> dict:
+    """Hold a value, of arrays or of leaves, against its leaves: the sizes, with those added that it settles."""
+    if not is_leaf(tree):
+        branches, parts = _branches(tree), _branches(value)
+        if type(value) is not type(tree) or [path for path, _ in parts] != [path for path, _ in branches]:
+            raise SignatureError(f"{where} is {_words(value)}, but {_words(tree)} was expected")
+        for (path, branch), (_, part) in zip(branches, parts, strict=True):
+            sizes = hold(branch, part, f"{where}{jax.tree_util.keystr(path)}", sizes)
+        return dict(sizes)
+    kind = kind_of(value)
+    if kind == "other":
+        raise SignatureError(f"{where} is {_words(value)}; an array was expected")
+    if kind != tree.kind:
+        raise SignatureError(f"{where} is {kind}, but {tree.kind} was expected")
+    try:
+        return unify(tree, np.shape(value) if not hasattr(value, "shape") else value.shape, sizes)
+    except SignatureError as error:
+        raise SignatureError(f"{where} has {error}") from None
+
+
+def _branches(tree):
+    """The children of a node with their paths."""
+    return jax.tree_util.tree_flatten_with_path(tree, is_leaf=lambda node: node is not tree)[0]
+
+
+def _words(value) -> str:
+    if hasattr(value, "shape"):
+        return str(value) if is_leaf(value) else f"an array of shape {tuple(value.shape)}"
+    if isinstance(value, dict):
+        return f"a {type(value).__name__} of {', '.join(map(str, value)) or 'nothing'}"
+    if isinstance(value, tuple | list):
+        return f"a {type(value).__name__} of {len(value)}"
+    return "None" if value is None else f"a {type(value).__name__}"
 
 
 __all__ = [
@@ -290,10 +318,13 @@ __all__ = [
     "Leaf",
     "Lt",
     "OneOf",
+    "Option",
     "Signature",
     "SignatureError",
     "Sorted",
+    "Try",
     "bind_primals",
+    "hold",
     "is_leaf",
     "kind_of",
     "leaves_of",

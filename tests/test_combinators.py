@@ -213,6 +213,48 @@ def test_a_rule_takes_options_where_it_is_called():
     assert RULES["leaky_relu"](jnp.array([-1.0]), negative_slope=0.5) == -0.5
 
 
+def test_primals_may_be_named():
+    x, w = np.arange(8.0).reshape(2, 4), np.arange(4.0).reshape(4, 1)
+    expected = RULES["linear"](x, w)
+    assert np.array_equal(RULES["linear"](x, w=w), expected)
+    assert np.array_equal(RULES["linear"](w=w, x=x, o=1), expected)
+
+
+AROUND = [
+    lambda layer: layer,
+    serial,
+    fan_out,
+    concatenate,
+    residual,
+    tied,
+    checkpointed,
+    lambda layer: repeat(layer, 1),
+]
+
+
+@pytest.mark.parametrize("around", AROUND)
+def test_a_half_that_is_written_anew_takes_effect_everywhere(around):
+    """As in a notebook, where a cell is edited and run again; also in functions that were compiled before."""
+
+    @rule
+    def times(x: Float[Array, "*n"]) -> Float[Array, "*n"]:
+        """Stands for any rule:  y = x."""
+        return x
+
+    net = around(times)
+    params = [()] * len(net.shapes(input_leaves(net, (1,)))[0])
+    skipped = 1 if around is residual else 0
+    nets = [net, net.compiled()]
+    jitted = [jax.jit(functools.partial(lambda of, x: of(x, *params)[0], of)) for of in nets]
+    for factor in (2, 3, 2):
+        times.def_forward(lambda x, factor=factor: (factor * x, ()))
+        times.def_backward(lambda _, y_bar, factor=factor: (10 * factor * y_bar,))
+        for function in (*nets, *jitted, *map(jax.jit, nets)):
+            of_x = function if function in jitted else lambda x, function=function: function(x, *params)[0]
+            assert of_x(jnp.ones(1)) == factor + skipped
+            assert jax.grad(of_x)(jnp.ones(1)) == 10 * factor + skipped
+
+
 # --- what is kept ----------------------------------------------------------------------------------------------------
 
 
@@ -233,20 +275,24 @@ def test_tied_layers_have_the_parameters_of_one():
 # --- misuse ----------------------------------------------------------------------------------------------------------
 
 MISUSE = [
-    ("serial(dense(3), add)", (2, 4), "add: terms has"),
+    ("serial(dense(3), add)", (2, 4), r"add: terms is float\[2, 3\], but a tuple of 2 was expected"),
     (
         "fan_out(dense(3), dense(4))",
         (2, 4),
         r"fan_out adds its branches, but they give float\[2, 3\] and float\[2, 4\]",
     ),
-    ("concatenate(relu, logsumexp)", (2, 4), "concatenate needs branches that differ in their last axis only"),
+    ("concatenate(relu, logsumexp)", (2, 4), r"differ in their last axis only, not float\[2, 4\] and float\[2\]"),
     (
         "parallel(relu, relu)",
         (2, 4),
         r"input is \(2, 4\), but parallel\(relu, relu\) reads 2 shapes, as in \(\(3, 4\), \(3, 4\)\)",
     ),
     ("residual(dense(3))", (2, 4), r"residual needs a layer that keeps the shape, but dense\(3\) takes"),
-    ("tied(dense(3), dense(4))", (2, 4), "tied layers share their parameters, but these need"),
+    (
+        "tied(dense(3), dense(4))",
+        (2, 4),
+        r"tied layers share .*, but these need float\[4, 3\], float\[3\] and float\[3, 4\], float\[4\]",
+    ),
     ("repeat(dense(3), 2)", (2, 4), r"repeat needs a layer that keeps the shape, but dense\(3\) takes"),
     ("scan(relu)", (3, 4), r"scan needs a cell \(x, h, \*params\) -> \(y, h\), but relu gives"),
     ("dense", (2, 4), r"dense needs the length o: write dense\(3\)"),
@@ -269,17 +315,32 @@ def test_layers_that_do_not_fit_say_what_came_and_what_was_expected(expression, 
         (serial, "serial needs at least one layer"),
         (fan_out, "fan_out needs at least one layer"),
         (concatenate, "concatenate needs at least one layer"),
-        (tied, "needs at least one layer"),
-        (lambda: repeat(RULES["relu"], 0), "repeat needs a whole number of at least 1, not 0"),
-        (lambda: repeat(RULES["relu"], 2.0), "repeat needs a whole number of at least 1, not 2.0"),
+        (tied, "tied needs at least one layer"),
+        (residual, r"residual takes \(layer\), but 0 came"),
+        (lambda: residual(RULES["relu"], RULES["tanh"]), r"residual takes \(layer\), but 2 came"),
+        (lambda: repeat(RULES["relu"]), r"repeat takes \(layer, times\), but 1 came"),
+        (lambda: repeat(RULES["relu"], 0), "repeat needs a whole number from 1 to 2³¹ − 1, not 0"),
+        (lambda: repeat(RULES["relu"], 2.0), "repeat needs a whole number from 1 to 2³¹ − 1, not 2.0"),
+        (lambda: repeat(RULES["relu"], True), "repeat needs a whole number from 1 to 2³¹ − 1, not True"),
+        (lambda: repeat(RULES["relu"], 2**31), "repeat needs a whole number from 1 to 2³¹ − 1, not 2147483648"),
+        (lambda: serial([RULES["relu"]]), r"serial joins rules, but a list came: unpack it with \*"),
+        (lambda: serial(jnp.tanh), "serial joins rules, but the function tanh came: make a rule of it with @rule"),
+        (lambda: serial(RULES["relu"], residual), "serial joins rules, but the function residual came"),
+        (lambda: checkpointed(3), "checkpointed joins rules, but 3 came"),
+        (lambda: scan("relu"), "scan joins rules, but 'relu' came"),
         (lambda: RULES["relu"].bind(slope=1), "relu has no slope"),
-        (lambda: RULES["dense"].bind(o=-1), "the length o is -1; a whole number was expected"),
+        (lambda: RULES["dense"].bind(o=-1), "the length o is -1; a whole number from 0 to 2³¹ − 1 was expected"),
+        (lambda: RULES["dense"].bind(o=[3]), r"the length o is \[3\]; a whole number"),
+        (lambda: RULES["dense"].bind(o=2**31), "the length o is 2147483648; a whole number"),
         (lambda: RULES["relu"].sized(3), r"relu takes no length, but \(3,\) came"),
     ],
 )
 def test_combinators_say_what_they_need(make, message):
     with pytest.raises(SignatureError, match=message):
         make()
+
+
+LAYERS, X, DENSE = build("serial(dense(3), tanh)"), jnp.ones((2, 4)), (jnp.ones((4, 3)), jnp.ones(3))
 
 
 @pytest.mark.parametrize(
@@ -292,7 +353,32 @@ def test_combinators_say_what_they_need(make, message):
             lambda: RULES["linear"](jnp.ones((2, 4)), jnp.ones((3, 2))),
             r"linear: w has shape \(3, 2\) where \(i = 4, o\)",
         ),
-        (lambda: RULES["add"](jnp.ones(2)), "add: terms has another structure"),
+        (lambda: RULES["add"](jnp.ones(2)), r"add: terms is an array of shape \(2,\), but a tuple of 2 was expected"),
+        (lambda: RULES["add"]([jnp.ones(2)] * 2), "add: terms is a list of 2, but a tuple of 2 was expected"),
+        (lambda: RULES["add"]((jnp.ones(2), None)), r"add: terms\[1\] is None; an array was expected"),
+        (lambda: RULES["relu"](1j), "relu: x is complex, but float was expected"),
+        (lambda: RULES["relu"](jnp.ones(2), x=jnp.ones(2)), "relu: x came twice"),
+        (
+            lambda: RULES["dense"](jnp.ones((2, 4)), w=jnp.ones((4, 3))),
+            r"dense takes 3 primals \(x, w, b\), but 2 came",
+        ),
+        (lambda: RULES["relu"](y=jnp.ones(2)), "relu has no y"),
+        (
+            lambda: RULES["linear"].sized(3)(jnp.ones((2, 4)), jnp.ones((4, 5))),
+            r"linear\(3\): w has shape \(4, 5\) where \(i = 4, o = 3\) was expected",
+        ),
+        (lambda: LAYERS(), r"serial\(dense\(3\), tanh\) takes an input and its parameters, but nothing came"),
+        (lambda: LAYERS(X), "takes an input and 2 parameters, but 1 primals came"),
+        (lambda: LAYERS(X, DENSE, (), ()), "takes an input and 2 parameters, but 4 primals came"),
+        (lambda: LAYERS(X, (), ()), r"params\[0\] is a tuple of 0, but a tuple of 2 was expected"),
+        (lambda: LAYERS(X, list(DENSE), ()), r"params\[0\] is a list of 2, but a tuple of 2 was expected"),
+        (lambda: LAYERS(X, DENSE, (X,)), r"params\[1\] is a tuple of 1, but a tuple of 0 was expected"),
+        (lambda: LAYERS(X.T, DENSE, ()), r"params\[0\]\[0\] has shape \(4, 3\) where \(2, 3\) was expected"),
+        (lambda: LAYERS(jnp.ones((2, 4), int), DENSE, ()), "dense: x is integer, but float was expected"),
+        (lambda: LAYERS("text", DENSE, ()), "the input holds a str; arrays were expected"),
+        (lambda: jax.grad(LAYERS, 1)(X, list(DENSE), ()), r"params\[0\] is a list of 2"),
+        (lambda: value_and_grad(LAYERS)(X, ()), "takes an input and 2 parameters, but 2 primals came"),
+        (lambda: LAYERS.compiled()(X, DENSE), "takes an input and 2 parameters, but 2 primals came"),
         (lambda: RULES["embedding"](jnp.ones(2), jnp.ones((3, 2))), "embedding: indices is float, but integer"),
     ],
 )

@@ -38,7 +38,7 @@ def few(monkeypatch):
     """A run of four rules and small networks, without training and without claims."""
     rules = {name: RULES[name] for name in ("relu", "dense", "embedding", "tanh")}
     monkeypatch.setattr(job, "RULES", rules)
-    monkeypatch.setattr(job, "INSTANCES", 1)
+    monkeypatch.setattr(job, "EFFORT", {"odd": job.EFFORT["odd"]})
     monkeypatch.setattr(job.experiments, "EXPERIMENTS", ())
     monkeypatch.setattr(job, "architecture", functools.partial(sampling.architecture, depth=2))
     monkeypatch.setattr(job, "claims", lambda seed: iter(()))
@@ -87,17 +87,54 @@ BAD_CHECKS = [
     (["--expression", "relu(slope=1)"], ["relu has no slope"]),
     (["--expression", "split", "--input", "(3, 3)"], ["shape (3, 3) where (*batch, 2*d) was expected"]),
     (["--expression", "parallel(relu, tanh)", "--input", "(3, 3)"], ["reads 2 shapes"]),
-    (["--expression", "serial(tanh, embedding(5, 4))"], ["float values where integer was expected"]),
+    (["--expression", "serial(tanh, embedding(5, 4))"], ["embedding: indices is float, but integer was expected"]),
     (["--expression", "serial(scan(tanh), relu)"], ["scan needs a cell"]),
     (["--expression", "tanh", "--input", "(3, x)"], ["--input is '(3, x)'"]),
     (["--expression", "tanh", "--input", "(3, -1)"], ["--input is '(3, -1)'"]),
+    (["--expression", "softmax", "--input", "(3, 0)"], ["softmax has no value where an array has no elements"]),
+    (
+        ["--expression", "dense(9999999)"],
+        ["dense(9999999) computes 8", "at most 16777216 are checked", "choose smaller"],
+    ),
+    (["--expression", "dense(99999999999)"], ["length o is 99999999999; a whole number from 0 to 2³¹ − 1"]),
+    (["--expression", "embedding(30000, 30000)"], ["computes 9", "choose smaller lengths"]),
+    (["--expression", "repeat(tanh, 1000000000)"], ["computes 3e+09 numbers"]),
+    (["--expression", "repeat(repeat(tanh, 9999), 9999)"], ["computes 3e+08 numbers"]),
+    (["--expression", f"serial({'concatenate(relu, relu), ' * 40}logsumexp)"], ["computes 4e+13 numbers"]),
+    (["--expression", "repeat(tanh, -1)"], ["repeat needs a whole number from 1 to 2³¹ − 1, not -1"]),
+    (["--expression", "repeat(tanh)"], ["repeat takes (layer, times), but 1 came"]),
+    (
+        ["--expression", "repeat(tanh, 10**9)"],
+        ["'10 ** 9' at column 14 is neither a rule nor a call of one, nor a number"],
+    ),
+    (["--expression", "serial(3)"], ["'serial(3)' at column 1: serial joins rules, but 3 came"]),
+    (["--expression", "scan(5)"], ["scan joins rules, but 5 came"]),
+    (["--expression", "tied()"], ["'tied()' at column 1: tied needs at least one layer"]),
+    (["--expression", "residual(tanh, tanh)"], ["residual takes (layer), but 2 came"]),
+    (["--expression", "dense([3])"], ["dense: the length o is [3]; a whole number"]),
+    (["--expression", "dense(3, o=4)"], ["dense: the length o came twice"]),
+    (["--expression", "dense(**{'o': 3})"], ["dense has no **; it has i, o"]),
+    (["--expression", "layer_norm(eps=-1)"], ["layer_norm: eps is -1, but a finite number of at least 0 was expected"]),
+    (["--expression", "layer_norm(eps=[1])"], ["layer_norm: eps is [1], a list"]),
+    (["--expression", "dropout(rate=1)"], ["dropout: rate is 1, but a finite number of at least 0 and below 1"]),
+    (["--expression", "gelu(approximate='x')"], ["gelu: approximate is 'x', but True or False was expected"]),
+    (["--expression", " "], ["' ' is not an expression: invalid syntax"]),
+    (["--expression", "tanh\0"], ["is not an expression"]),
+    (["--expression", "residual(" * 500 + "tanh" + ")" * 500], ["residual(res...' is not an expression"]),
     (["--expression", "tanh", "--platform", "tpu"], ["--platform tpu is not available; here there is cpu"]),
 ]
 
 
-@pytest.mark.parametrize(("arguments", "words"), BAD_CHECKS, ids=lambda value: " ".join(value))
+@pytest.mark.parametrize(("arguments", "words"), BAD_CHECKS, ids=lambda value: " ".join(value)[:80].replace("\0", "?"))
 def test_bad_input_is_one_line(arguments, words):
-    bad(invoke("check", *arguments), *words)
+    result = invoke("check", *arguments)
+    bad(result, *words)
+    assert "column None" not in result.stderr
+    assert "column 0" not in result.stderr
+
+
+def test_what_is_too_large_to_check_is_too_large_to_explain():
+    bad(invoke("explain", "dense(9999999)"), "dense(9999999) computes", "choose smaller lengths")
 
 
 def test_rules_are_listed():
@@ -195,6 +232,7 @@ def test_a_place_that_cannot_be_written_is_refused_before_anything_runs(tmp_path
     assert (tmp_path / "file").read_text() == "mine"
     (tmp_path / "record.jsonl").mkdir()
     bad(invoke("run", "--output", tmp_path), "is a folder")
+    bad(invoke("run", "--output", ""), "--output is ''; name a folder")
 
 
 def test_an_unavailable_platform_overwrites_nothing(tmp_path):

@@ -6,7 +6,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float, Int
 
 from ..rule import rule
-from ..signature import Interval, Kinks, Lt, OneOf
+from ..signature import Gt, Interval, Kinks, Lt, OneOf, Try
 from ._exponential import logistic
 from ._sums import log_probabilities, log_softmax_defined, row_sum, wide
 
@@ -39,7 +39,7 @@ def _(error, y_bar):
 
 @rule
 def huber_loss(
-    prediction: Float[Array, "*n"], target: Float[Array, "*n"], *, delta: Annotated[float, OneOf(1.0, 0.5)] = 1.0
+    prediction: Float[Array, "*n"], target: Float[Array, "*n"], *, delta: Annotated[float, Gt(0), Try(1.0, 0.5)] = 1.0
 ) -> Float[Array, ""]:
     r"""Squared error near the target, absolute error away from it, averaged over all elements.
 

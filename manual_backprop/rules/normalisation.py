@@ -7,10 +7,10 @@ from jax import lax
 from jaxtyping import Array, Float
 
 from ..rule import rule
-from ..signature import OneOf
+from ..signature import Ge, Try
 from ._sums import row_mean, sum_to, wide
 
-Eps = Annotated[float, OneOf(1e-5, 1e-1)]
+Eps = Annotated[float, Ge(0), Try(1e-5, 1e-1)]
 
 
 @rule

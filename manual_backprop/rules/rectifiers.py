@@ -6,7 +6,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 from ..rule import rule
-from ..signature import Kinks, OneOf
+from ..signature import Gt, Kinks, Try
 from ._exponential import exp_minus_one
 from ._sums import sum_to
 
@@ -60,7 +60,7 @@ def _(y, y_bar):
 
 
 @rule
-def leaky_relu(x: Kinked, *, negative_slope: Annotated[float, OneOf(0.01, 0.3)] = 0.01) -> Float[Array, "*n"]:
+def leaky_relu(x: Kinked, *, negative_slope: Annotated[float, Try(0.01, 0.3)] = 0.01) -> Float[Array, "*n"]:
     r"""Rectifier that leaks:  y = x where x ≥ 0,  a x elsewhere,   a the negative slope.
 
     Derivative  x̄ = ȳ where x ≥ 0,  a ȳ elsewhere; at x = 0 it is a convention, here 1 as in jax.nn.leaky_relu.
@@ -112,7 +112,7 @@ def _(residuals, y_bar):
 
 
 @rule
-def elu(x: Kinked, *, alpha: Annotated[float, OneOf(1.0, 0.5)] = 1.0) -> Float[Array, "*n"]:
+def elu(x: Kinked, *, alpha: Annotated[float, Try(1.0, 0.5)] = 1.0) -> Float[Array, "*n"]:
     r"""Exponential linear unit:  y = x where x > 0,  α (eˣ − 1) elsewhere.
 
     Derivative  x̄ = ȳ where x > 0,  ȳ α eˣ elsewhere; at x = 0 it is a convention, here α as in jax.nn.elu.
@@ -138,7 +138,7 @@ def _(x, y_bar, *, alpha):
 
 
 @rule
-def celu(x: Kinked, *, alpha: Annotated[float, OneOf(1.0, 0.5)] = 1.0) -> Float[Array, "*n"]:
+def celu(x: Kinked, *, alpha: Annotated[float, Gt(0), Try(1.0, 0.5)] = 1.0) -> Float[Array, "*n"]:
     r"""Exponential linear unit without a corner:  y = x where x > 0,  α (e^(x/α) − 1) elsewhere.
 
     Derivative  x̄ = ȳ where x > 0,  ȳ e^(x/α) elsewhere; at x = 0 it is 1 from both sides, only its slope jumps.
@@ -245,7 +245,7 @@ def _(x, y_bar):
 
 
 @rule
-def squareplus(x: Float[Array, "*n"], *, b: Annotated[float, OneOf(4.0, 1.0)] = 4.0) -> Float[Array, "*n"]:
+def squareplus(x: Float[Array, "*n"], *, b: Annotated[float, Gt(0), Try(4.0, 1.0)] = 4.0) -> Float[Array, "*n"]:
     r"""Algebraic rectifier:  y = (x + √(x² + b)) / 2,   b > 0.
 
     It is the positive root of y² − x y − b/4 = 0, and −b/(4y) is the other one.  On the left, where x and the

@@ -7,12 +7,12 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float, Key
 
 from ..rule import rule
-from ..signature import OneOf
+from ..signature import Ge, Lt, Try
 
 
 @rule
 def dropout(
-    x: Float[Array, "*n"], key: Key[Array, ""], *, rate: Annotated[float, OneOf(0.5, 0.1)] = 0.5
+    x: Float[Array, "*n"], key: Key[Array, ""], *, rate: Annotated[float, Ge(0), Lt(1), Try(0.5, 0.1)] = 0.5
 ) -> Float[Array, "*n"]:
     r"""Switch off each element with probability `rate`, and scale the others up to keep the mean.
 
