@@ -46,7 +46,8 @@ def bind(equation, inputs, **changed) -> list:
 def walk(closed, arguments, apply: Callable = bind, constant: Callable = lambda value: value) -> list:
     """Run a traced function with `apply(equation, inputs) -> outputs` for every equation that computes.
 
-    Loops, branches and calls are entered; constants pass through `constant`.
+    Loops, branches and calls are entered; constants pass through `constant`.  Where `apply` has a method
+    `during(step)`, that is what applies in a step of a loop.
     """
     jaxpr, constants = open_jaxpr(closed)
     start = [*map(constant, constants), *arguments]
@@ -55,8 +56,9 @@ def walk(closed, arguments, apply: Callable = bind, constant: Callable = lambda 
     def read(atom):
         return constant(_literal(atom)) if hasattr(atom, "val") else known[atom]
 
-    def inside(closed, arguments):
-        return walk(closed, arguments, apply, constant)
+    def inside(closed, arguments, step=None):
+        during = apply if step is None or not hasattr(apply, "during") else apply.during(step)
+        return walk(closed, arguments, during, constant)
 
     for equation in jaxpr.eqns:
         inputs = [read(atom) for atom in equation.invars]
@@ -83,10 +85,12 @@ def _scan(params, inputs, inside):
     fixed, start, steps = inputs[:consts], inputs[consts : consts + carried], inputs[consts + carried :]
 
     def body(carry, now):
-        outputs = inside(params["jaxpr"], [*fixed, *carry, *now])
+        step, *now = now
+        outputs = inside(params["jaxpr"], [*fixed, *carry, *now], step)
         return outputs[:carried], outputs[carried:]
 
-    carry, outputs = lax.scan(body, start, steps, length=params["length"], reverse=params["reverse"])
+    numbered = [np.arange(params["length"]), *steps]
+    carry, outputs = lax.scan(body, start, numbered, length=params["length"], reverse=params["reverse"])
     return [*carry, *outputs]
 
 

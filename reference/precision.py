@@ -174,12 +174,23 @@ def evaluate(closed, arguments, noise: Callable) -> list:
     Operands go through it as well where a primitive may lose digits inside.
     """
 
-    def apply(equation, inputs):
+    return walk(closed, arguments, _Noisy(noise))
+
+
+class _Noisy:
+    """Evaluates an equation, and moves what it rounds."""
+
+    def __init__(self, noise: Callable):
+        self.noise = noise
+
+    def __call__(self, equation, inputs):
         name = equation.primitive.name
         rounds, ulps = name not in EXACT, ULPS_OF.get(name, ULPS)
         if rounds and name not in ELEMENTWISE:
-            inputs = [noise(value, ulps) for value in inputs]
+            inputs = [self.noise(value, ulps) for value in inputs]
         outputs = bind(equation, inputs)
-        return [noise(value, ulps) for value in outputs] if rounds else outputs
+        return [self.noise(value, ulps) for value in outputs] if rounds else outputs
 
-    return walk(closed, arguments, apply)
+    def during(self, step):
+        """The same in one step of a loop, if the noise tells its steps apart."""
+        return _Noisy(self.noise.during(step)) if hasattr(self.noise, "during") else self

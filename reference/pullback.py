@@ -8,6 +8,7 @@ Source: Higham, 'Accuracy and Stability of Numerical Algorithms', 2002, eqs. 2.4
 """
 
 import functools
+import itertools
 import math
 from collections.abc import Callable
 
@@ -22,6 +23,8 @@ from manual_backprop.signature import kind_of
 from .precision import NOISE_LENGTH, compiled, evaluate
 
 EPS = 2.0**-52
+STRIDE = 1009  # from one step of a loop, or piece of a network, to the window of signs of the next
+PLACES = 5  # pieces of a network, until the same signs come again
 Noises = tuple[tuple[int, float, float], ...]  # of every point: which row of random signs, δ and η
 
 
@@ -42,18 +45,18 @@ def stacked_pullback(rule, noises: Noises, watch: Callable = lambda tree: tree) 
     Every piece of a network is compiled once per shape and shared by all networks; `jax.vjp` composes the pieces.
     Whatever a piece gives on the way to the output and back goes through `watch`.
     """
+    place = itertools.count()
     pieces = isinstance(rule, Network) and rule.map(
-        lambda piece: Opaque(piece, functools.partial(_piece, piece, noises, watch))
+        lambda piece: Opaque(piece, functools.partial(_piece, piece, _moves(noises, next(place) % PLACES), watch))
     )
     if not pieces or isinstance(pieces, Opaque):
         return lambda primals, cotangent: _whole(rule)(primals, cotangent, *_moves(noises))
     return lambda primals, cotangent: pull(pieces.definition, primals, cotangent)
 
 
-def _piece(rule, noises, watch, _):
+def _piece(rule, moves, watch, _):
     """A definition on stacks whose derivative, too, is computed with exaggerated rounding."""
     forward, backward = _halves(rule)
-    moves = _moves(noises)
     piece = jax.custom_vjp(lambda *primals: forward(primals, (), *moves))
     piece.defvjp(
         lambda *primals: (watch(forward(primals, (), *moves)), primals),
@@ -89,10 +92,11 @@ def _stack(function):
 
 
 @functools.cache
-def _moves(noises: Noises) -> tuple[jax.Array, jax.Array]:
+def _moves(noises: Noises, place: int = 0) -> tuple[jax.Array, jax.Array]:
     """What a result is multiplied by, and what is added to it: one row for each point."""
     rows, relative, absolute = (np.asarray(column)[:, None] for column in zip(*noises, strict=True))
     moves = nudges(np.random.default_rng(0), (rows.max() + 1, NOISE_LENGTH))[rows[:, 0]]
+    moves = np.roll(moves, place * STRIDE, axis=1)
     return jnp.asarray(1 + moves * relative), jnp.asarray(moves * absolute)
 
 
@@ -104,8 +108,12 @@ def nudges(rng: np.random.Generator, shape: tuple[int, ...]) -> np.ndarray:
 class _Rounding:
     """Moves every number it is given; every use reads another window of the same random signs."""
 
-    def __init__(self, factors, terms):
-        self.factors, self.terms, self.uses = factors, terms, 0
+    def __init__(self, factors, terms, uses=0, offset=None):
+        self.factors, self.terms, self.uses, self.offset = factors, terms, uses, offset
+
+    def during(self, step):
+        """Other signs in every step of a loop: were they the same, errors would add up, or cancel, in step."""
+        return _Rounding(self.factors, self.terms, self.uses, step * STRIDE)
 
     def __call__(self, array, ulps=0.0):
         if jnp.result_type(array) != jnp.float64:
@@ -119,6 +127,9 @@ class _Rounding:
     def _window(self, row, start, size):
         if start + size > NOISE_LENGTH:
             row = jnp.tile(row, 1 + (start + size) // NOISE_LENGTH)
+        if self.offset is not None:
+            row = jnp.concatenate([row, row[:NOISE_LENGTH]])
+            return jax.lax.dynamic_slice(row, (start + self.offset % NOISE_LENGTH,), (size,))
         return jax.lax.slice(row, (start,), (start + size,))
 
 

@@ -170,7 +170,7 @@ class Local:
                     self._must_trace(function, cast)
                 with jax.enable_x64(True):  # what cannot be widened runs in float64 from the start
                     wide = subject.cast(primals, "float64") if dtype != "float64" else cast
-                    self.definition = _as_tuple(lambda *a, traced=jax.make_jaxpr(function)(*wide): walk(traced, a))
+                    self.definition = _stripped(jax.make_jaxpr(function)(*wide))
                 self.unit = dtype
 
     def _must_trace(self, function, cast):
@@ -217,6 +217,10 @@ class Local:
 def _coarsest(traced, dtype):
     found = coarsest(traced)
     return max((d for d in (found, dtype) if d), key=lambda d: jnp.finfo(d).eps)
+
+
+def _stripped(traced):
+    return lambda *primals: tuple(walk(traced, primals))
 
 
 def _as_tuple(function):
