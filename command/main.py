@@ -62,18 +62,20 @@ def run(output, architectures, seed, dtypes, platform, quiet):
     from .environment import header
 
     plan = job.Plan(seed, architectures, dtypes or DTYPES)
-    path = folder / "record.jsonl"
     interrupted = False
     try:
-        with record.Recorder(path, header(_command_line(), plan.choices())) as recorder:
+        with record.Recorder(folder / "record.jsonl", header(_command_line(), plan.choices())) as recorder:
             for step in _shown(job.work(plan), quiet):
                 for line in step.lines:
                     recorder.add(line)
     except KeyboardInterrupt:
         interrupted = True
+    # What was interrupted stands beside an older record and its page, and replaces neither.
+    path = recorder.path
+    shown = folder / "index.html" if path.name == "record.jsonl" else path.with_suffix(".html")
     loaded = record.load(path)
-    page.write(loaded, folder / "index.html")
-    _summary(loaded, folder / "index.html", path)
+    page.write(loaded, shown)
+    _summary(loaded, shown, path)
     sys.exit(INTERRUPTED if interrupted else EXIT_WRONG if loaded.failures or loaded.broken_claims else 0)
 
 

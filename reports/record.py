@@ -7,43 +7,29 @@
 
 A finding is the worst of all the points of its key (family, subject, check, leaf, dtype).  JSON has no word for
 infinity, so numbers that are not finite are spelt "nan", "inf" and "-inf" and become floats again on loading.
-Kinds that this version does not know are kept and ignored.
+Kinds that this version does not know are kept and ignored; what the others hold is declared in `lines`.
 """
 
 import contextlib
 import dataclasses
 import datetime
+import itertools
 import json
 import math
 import os
 import pathlib
 from collections.abc import Iterable
 
-# 1: header, finding, curve, lowering, coverage, end.
+from .lines import VERDICTS as VERDICTS
+from .lines import problem, short
+
 FORMAT = 1
-
-VERDICTS = ("right", "wrong", "raised", "abstained")
-FAMILIES = ("rule", "architecture", "training")
-
-_MAYBE_NUMBER = (int, float, type(None))
-# What readers of a record rely on: every other field may be absent.
-_FIELDS = {
-    "header": {"format": int, "created": str},
-    "finding": dict.fromkeys(("family", "subject", "check", "leaf", "dtype", "verdict"), str)
-    | dict.fromkeys(("absolute", "relative", "ulps", "ratio", "mean_ratio", "spread"), _MAYBE_NUMBER),
-    "curve": {"subject": str, "verdict": str, "steps": list, "loss_by_hand": list, "loss_autodiff": list},
-    "lowering": {"subject": str, "part": str, "platform": str, "lowers": bool},
-    "coverage": {"pairs_possible": int, "pairs_seen": int, "missing": list},
-    "end": {"finished": bool},
-}
-_OPTIONAL = {"absolute", "relative", "ulps", "ratio", "mean_ratio", "spread"}
-_NAMES = {bool: "true or false", int: "a whole number", str: "text", list: "a list", _MAYBE_NUMBER: "a number or null"}
 
 _UNSPELT = {"nan": math.nan, "inf": math.inf, "-inf": -math.inf}
 # Fields whose text is text, even where it reads "nan".
 _TEXT = {"kind", "family", "subject", "check", "leaf", "dtype", "verdict", "diagnosis", "message", "reproduction"}
 _TEXT |= {"example", "network", "part", "platform", "device", "created", "command", "versions", "environment"}
-_TEXT |= {"precisions", "missing"}
+_TEXT |= {"precisions", "missing", "number", "title", "formula", "shapes", "what", "sweep", "order"}
 _AGAIN = "run again with this file as the output"
 
 
@@ -87,9 +73,9 @@ def key_of(finding: dict) -> tuple[str, str, str, str, str]:
 class Recorder:
     """Write a record line by line; leaving the `with` block, by whatever road, leaves a whole record behind.
 
-    Lines go to a temporary file beside `path`, which takes its place at the end: an older record there stays
-    untouched until the new one is whole.  Leaving by an exception, Ctrl-C included, ends the record with
-    `finished: false`.
+    Lines go to a temporary file beside `path`, which takes its place at the end.  Leaving by an exception, Ctrl-C
+    included, ends the record with `finished: false`, and such a record takes no older one's place: it stands beside
+    it, as in run.interrupted.jsonl.  `path` then says where.  Where the disk is full, the lines written are kept.
     """
 
     def __init__(self, path: str | os.PathLike, header: dict):
@@ -97,72 +83,92 @@ class Recorder:
         self._header = {"kind": "header", "format": FORMAT, "created": _now()} | header
         self._partial = self.path.with_name(f".{self.path.name}.{os.getpid()}.partial")
         self._file = None
-        self._ended = False
+        self._end = None
+        self._size = 0
 
     def __enter__(self) -> "Recorder":
-        if problem := _problem(self._header):
-            raise RecordError(f"the header of {self.path}: {problem}")
+        header = _encoded(self._header, f"the header of {self.path}")[1]
         if self.path.is_dir():
             raise RecordError(f"{self.path} is a folder; name a file to write the record to")
         try:
-            # A lone surrogate becomes \udXXX, which is how JSON spells it too.
-            self._file = open(self._partial, "w", encoding="utf-8", errors="backslashreplace", newline="\n")
+            self._file = open(self._partial, "wb", buffering=0)
         except OSError as error:
             raise RecordError(f"cannot write a record to {self.path}: {error.strerror}; choose another place") from None
         try:
-            self._write(self._header)
+            self._write(header)
         except BaseException:
-            self._abandon()
+            self._file.close()
+            self._partial.unlink(missing_ok=True)
             raise
         return self
 
     def add(self, line: dict) -> None:
-        """Append one line and flush it, so that a run that is killed still leaves all it has found."""
+        """Append one line at once, so that a run that is killed still leaves all it has found."""
         if self._file is None or self._file.closed:
             raise RecordError(f"the record {self.path} is not open; add lines inside `with Recorder(...)`")
-        if self._ended:
+        if self._end:
             raise RecordError(f"the record {self.path} has its end already; add every other line before it")
-        if problem := _problem(line):
-            raise RecordError(f"a line for {self.path}: {problem}")
-        if line["kind"] == "header":
+        read, row = _encoded(line, f"a line for {self.path}")
+        if read["kind"] == "header":
             raise RecordError(f"a line for {self.path}: a second header; a record has the one given to Recorder")
-        self._write(line)
-        self._ended = line["kind"] == "end"
+        self._write(row)
+        self._end = read if read["kind"] == "end" else None
 
     def __exit__(self, kind, error, traceback):
         # A second Ctrl-C while this runs is the only way to lose the renaming; the lines stay in the partial file.
-        if not self._ended:
-            self._write({"kind": "end", "finished": False})
+        if not self._end:
+            with contextlib.suppress(RecordError):  # without room for it, a record without an end is unfinished as well
+                self._write(_encoded({"kind": "end", "finished": False}, "the end")[1])
         try:
             self._file.close()
+            self.path = self.path if self._end and self._end["finished"] else _free(self.path)
             os.replace(self._partial, self.path)
-        except OSError as problem:
+        except OSError as refused:
             raise RecordError(
-                f"cannot write a record to {self.path}: {problem.strerror}; its lines are in {self._partial}"
+                f"cannot write a record to {self.path}: {refused.strerror}; its lines are in {self._partial}"
             ) from None
 
-    def _write(self, line):
-        text = json.dumps(_spell(line), ensure_ascii=False, allow_nan=False, separators=(",", ":"))
+    def _write(self, row):
         try:
-            self._file.write(text + "\n")
-            self._file.flush()
+            written = self._file.write(row)
+            if written == len(row):
+                self._size += written
+                return
+            reason = "no room for another line"
         except OSError as error:
-            raise RecordError(f"cannot write to {self._partial}: {error.strerror}; make room and run again") from None
+            reason = error.strerror
+        self._file.truncate(self._size)  # whole lines only
+        self._file.seek(self._size)
+        raise RecordError(
+            f"cannot write to {self.path}: {reason}; what was recorded so far is kept: make room and run again"
+        )
 
-    def _abandon(self):
-        self._file.close()
-        with contextlib.suppress(OSError):
-            self._partial.unlink()
+
+def _free(path):
+    """The path itself, or, where a record stands there, the first free name beside it."""
+    names = itertools.chain([""], [".interrupted"], (f".interrupted-{i}" for i in itertools.count(2)))
+    return next(free for name in names if not (free := path.with_name(f"{path.stem}{name}{path.suffix}")).exists())
 
 
-def write(path: str | os.PathLike, lines: Iterable[dict]) -> None:
-    """Write whole lines, the header first, as one record."""
+def _encoded(line, where) -> tuple[dict, bytes]:
+    """A line as it will be read again, and its bytes; RecordError where readers could not rely on it."""
+    text = json.dumps(_spell(line), ensure_ascii=False, allow_nan=False, separators=(",", ":"))
+    read = _unspell(json.loads(text))
+    if found := problem(read):
+        raise RecordError(f"{where}: {found}")
+    # A lone surrogate becomes \udXXX, which is how JSON spells it too.
+    return read, text.encode("utf-8", errors="backslashreplace") + b"\n"
+
+
+def write(path: str | os.PathLike, lines: Iterable[dict]) -> pathlib.Path:
+    """Write whole lines, the header first, as one record; the path says where it stands, as with `Recorder`."""
     first, *rest = list(lines) or [{}]
     if first.get("kind") != "header":
-        raise RecordError(f"a record starts with its header, but {_short(first)} came first")
+        raise RecordError(f"a record starts with its header, but {short(first)} came first")
     with Recorder(path, first) as recorder:
         for line in rest:
             recorder.add(line)
+    return recorder.path
 
 
 def load(path: str | os.PathLike) -> Record:
@@ -195,14 +201,14 @@ def load(path: str | os.PathLike) -> Record:
 def _parse(row, where, cut_off):
     try:
         line = _unspell(json.loads(row.decode("utf-8"), parse_constant=_refuse_constant))
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         if cut_off:
             raise RecordError(
                 f"{where}: the line is cut off; delete it to keep what stands above, or {_AGAIN}"
             ) from None
         raise RecordError(f"{where}: not JSON ({error}); delete the line, or {_AGAIN}") from None
-    if problem := _problem(line):
-        raise RecordError(f"{where}: {problem}; {_AGAIN}")
+    if found := problem(line):
+        raise RecordError(f"{where}: {found}; {_AGAIN}")
     return line
 
 
@@ -210,29 +216,11 @@ def _refuse_constant(name):
     raise ValueError(f"{name} is not a JSON number")
 
 
-def _problem(line):
-    """What keeps readers of this kind of line from relying on it; None if nothing does."""
-    if not isinstance(line, dict) or not isinstance(line.get("kind"), str):
-        return f'{_short(line)} came, but every line is an object with a "kind"'
-    for name, expected in _FIELDS.get(line["kind"], {}).items():
-        if name not in line:
-            if name in _OPTIONAL:
-                continue
-            return f"a {line['kind']} without {name!r}"
-        value = line[name]
-        if hasattr(value, "tolist"):  # an array or one of its scalars
-            value = value.tolist()
-        if not isinstance(value, expected) or (isinstance(value, bool) and expected is not bool):
-            return f"{name!r} is {_short(value)}, but {_NAMES[expected]} was expected"
-    if line["kind"] in _FIELDS and line.get("verdict", "right") not in VERDICTS:
-        return f"verdict {line['verdict']!r}, but a verdict is one of {', '.join(VERDICTS)}"
-    return None
-
-
 def _sorted_by_kind(lines):
     header, *rest = lines
-    of = {kind: [line for line in rest if line["kind"] == kind] for kind in _FIELDS}
-    others = [line for line in rest if line["kind"] not in _FIELDS]
+    apart = ("finding", "curve", "lowering", "coverage", "end")
+    of = {kind: [line for line in rest if line["kind"] == kind] for kind in apart}
+    others = [line for line in rest if line["kind"] not in apart]
     last = {kind: (of[kind] or [None])[-1] for kind in ("coverage", "end")}
     return Record(header, of["finding"], of["curve"], of["lowering"], last["coverage"], last["end"], others)
 
@@ -249,7 +237,7 @@ def _spell(value):
         return [_spell(inner) for inner in value]
     if hasattr(value, "tolist"):  # an array or one of its scalars
         return _spell(value.tolist())
-    raise RecordError(f"{_short(value)} is a {type(value).__name__}; a record holds numbers, text, lists and objects")
+    raise RecordError(f"{short(value)} is a {type(value).__name__}; a record holds numbers, text, lists and objects")
 
 
 def _unspell(value, name=None):
@@ -260,11 +248,6 @@ def _unspell(value, name=None):
     if isinstance(value, dict):
         return value if name in _TEXT else {inner: _unspell(value[inner], inner) for inner in value}
     return value
-
-
-def _short(value):
-    text = repr(value)
-    return text if len(text) <= 60 else text[:57] + "..."
 
 
 def _now():

@@ -210,6 +210,24 @@ def test_an_interruption_leaves_a_record_and_a_page(few, tmp_path, monkeypatch):
     assert "interrupted: " in result.output
 
 
+def test_an_interrupted_rerun_keeps_the_older_record_and_page(few, tmp_path, monkeypatch):
+    arguments = ["run", "--output", tmp_path, "--architectures", 0, "--dtype", "float32", "--quiet"]
+    assert invoke(*arguments).exit_code == 0
+    older = {path.name: path.read_text() for path in tmp_path.iterdir()}
+
+    def interrupt(*_):
+        raise KeyboardInterrupt
+
+    few["dense"] = faults.faulty(RULES["dense"], interrupt)
+    result = invoke(*arguments)
+    assert result.exit_code == 130
+    assert {name: (tmp_path / name).read_text() for name in older} == older
+    assert "record.interrupted.jsonl" in result.output
+    loaded = record.load(tmp_path / "record.interrupted.jsonl")
+    assert {f["subject"] for f in loaded.findings} == {"relu"}
+    assert "<html" in (tmp_path / "record.interrupted.html").read_text()
+
+
 def test_ctrl_c_leaves_a_record_and_a_page(tmp_path):
     start = "from manual_backprop.command.main import main; main()"
     arguments = ["run", "--output", str(tmp_path), "--quiet", "--dtype", "float32"]

@@ -1,5 +1,6 @@
 """Records and pages: what is written is read back, damage is named, and every failure is on the page."""
 
+import contextlib
 import json
 import math
 import os
@@ -107,8 +108,67 @@ def test_an_older_record_stands_until_the_new_one_is_whole(tmp_path):
         recorder.add(finding(subject="new"))
         assert load(path).findings[0]["subject"] == "old"
         recorder.add(END)
+    assert recorder.path == path
     assert load(path).findings[0]["subject"] == "new"
     assert load(path).finished
+    assert os.listdir(tmp_path) == ["run.jsonl"]
+
+
+@pytest.mark.parametrize("older", [[END], []], ids=["finished", "interrupted"])
+def test_an_interrupted_record_takes_no_older_ones_place(tmp_path, older):
+    path = tmp_path / "run.jsonl"
+    assert write(path, [HEADER, finding(subject="old"), *older]) == path
+    for name in ("run.interrupted.jsonl", "run.interrupted-2.jsonl"):
+        recorder = Recorder(path, HEADER)
+        with contextlib.suppress(KeyboardInterrupt), recorder:
+            recorder.add(finding(subject=name))
+            raise KeyboardInterrupt
+        assert recorder.path == tmp_path / name
+    assert write(path, [HEADER, {"kind": "end", "finished": False}]) == tmp_path / "run.interrupted-3.jsonl"
+    assert load(path).findings[0]["subject"] == "old"
+    assert load(tmp_path / "run.interrupted.jsonl").findings[0]["subject"] == "run.interrupted.jsonl"
+    assert load(tmp_path / "run.interrupted-2.jsonl").findings[0]["subject"] == "run.interrupted-2.jsonl"
+    assert len(os.listdir(tmp_path)) == 4
+
+
+@pytest.fixture
+def small_disk():
+    """Files of at most four thousand bytes, while it is entered."""
+    resource = pytest.importorskip("resource")
+
+    @contextlib.contextmanager
+    def small():
+        soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+        resource.setrlimit(resource.RLIMIT_FSIZE, (4000, hard))
+        try:
+            yield
+        finally:
+            resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+
+    return small
+
+
+def test_a_disk_that_is_full_leaves_the_lines_that_were_written(tmp_path, small_disk):
+    path = tmp_path / "run.jsonl"
+    write(path, [HEADER, finding(subject="old"), END])
+    recorder, added = Recorder(path, HEADER), []
+
+    def run():
+        with small_disk(), recorder:
+            for i in range(1000):
+                recorder.add(finding(subject=f"new {i}"))
+                added.append(f"new {i}")
+
+    with pytest.raises(
+        RecordError, match=r"run.jsonl: [^\n]*; what was recorded so far is kept: make room and run again$"
+    ):
+        run()
+    assert 5 < len(added) < 1000
+    kept = load(recorder.path)
+    assert [line["subject"] for line in kept.findings] == added
+    assert not kept.finished
+    assert load(path).findings[0]["subject"] == "old"
+    assert sorted(os.listdir(tmp_path)) == ["run.interrupted.jsonl", "run.jsonl"]
 
 
 def test_a_header_needs_no_format_nor_date(tmp_path):
@@ -122,8 +182,8 @@ def test_a_header_needs_no_format_nor_date(tmp_path):
 @pytest.mark.parametrize(
     ("line", "complaint"),
     [
-        ({"kind": "finding"}, "without 'family'"),
-        (finding(verdict="passed"), "verdict 'passed', but a verdict is one of right, wrong, raised, abstained"),
+        ({"kind": "finding"}, "a finding without"),
+        (finding(verdict="passed"), "'verdict' is 'passed', but one of right, wrong, raised, abstained was expected"),
         (finding(ratio="big"), "'ratio' is 'big', but a number or null was expected"),
         (finding(ratio=True), "'ratio' is True"),
         (finding(message=object()), "a record holds numbers, text, lists and objects"),
@@ -172,7 +232,7 @@ WHOLE = "".join(json.dumps(line, ensure_ascii=False) + "\n" for line in (HEADER,
         (WHOLE.replace('"format": 1', '"format": "one"'), "line 1: 'format' is 'one', but a whole number"),
         (WHOLE.replace('"ratio": 0.01', '"ratio": "much"'), "line 2: 'ratio' is 'much', but a number or null"),
         (WHOLE.replace('"ratio": 0.01', '"ratio": NaN'), "line 2: not JSON"),
-        (WHOLE.replace('"right"', '"passed"'), "line 2: verdict 'passed'"),
+        (WHOLE.replace('"right"', '"passed"'), "line 2: 'verdict' is 'passed'"),
         (WHOLE.replace('"dtype"', '"type"'), "line 2: a finding without 'dtype'"),
         (WHOLE.replace("\n", "\n\n", 1), "line 2: not JSON"),
         (WHOLE + WHOLE, "line 4: a second header"),
@@ -188,6 +248,73 @@ def test_damage_is_named_with_its_line(tmp_path, text, complaint):
         load(path)
     assert str(path) in str(caught.value)
     assert "\n" not in str(caught.value)
+
+
+CURVE = {"kind": "curve", "subject": "iris", "verdict": "right", "steps": [0, 1], "loss_by_hand": [1.0, 0.5]}
+CURVE |= {"loss_autodiff": [1.0, 0.5], "allowance_ulps": None, "accuracy_by_hand": 0.9}
+COVERAGE = {"kind": "coverage", "pairs_possible": 4, "pairs_seen": 3, "missing": [["relu", "tanh"]]}
+CLAIM = {"kind": "claim", "number": "A1", "title": "t", "verdict": "right", "deviations": [{"found": 1.0}]}
+COST = {"kind": "association", "sweep": "width", "width": 3, "forward": {"seconds": 1.0}, "reverse": {}}
+LOWERING = {"kind": "lowering", "subject": "relu", "part": "forward", "platform": "tpu", "lowers": True}
+
+
+@pytest.mark.parametrize(
+    ("line", "complaint"),
+    [
+        (finding(worst="far"), "'worst' is 'far', but an object or null was expected"),
+        (finding(worst=[1]), r"'worst' is \[1\], but an object or null"),
+        (finding(worst={"got": "much"}), "'worst.got' is 'much', but a number or null"),
+        (finding(worst={"index": 3}), "'worst.index' is 3, but a list or null"),
+        (finding(worst={"index": [0.5]}), "'worst.index.0' is 0.5, but a whole number"),
+        (finding(points="many"), "'points' is 'many', but a whole number or null"),
+        (finding(points=True), "'points' is True"),
+        (finding(ulps=10**400), "'ulps' is 1000.*, but a number or null"),
+        (finding(diagnosis=["no"]), r"'diagnosis' is \['no'\], but text or null"),
+        (finding(leaf=None), "'leaf' is None, but text"),
+        (HEADER | {"versions": ["jax"]}, r"'versions' is \['jax'\], but an object"),
+        (HEADER | {"versions": {"jax": 1}}, "'versions.jax' is 1, but text or null"),
+        (HEADER | {"precisions": "float32"}, "'precisions' is 'float32', but a list"),
+        (HEADER | {"environment": "linux"}, "'environment' is 'linux', but an object"),
+        (CURVE | {"steps": [0, 1, 2]}, "'loss_by_hand' has 2 numbers, but there are 3 steps"),
+        (CURVE | {"steps": [0, "x"]}, "'steps.1' is 'x', but a whole number"),
+        (CURVE | {"allowance_ulps": 3}, "'allowance_ulps' is 3, but a list or null"),
+        (CURVE | {"accuracy_by_hand": "good"}, "'accuracy_by_hand' is 'good', but a number"),
+        (COVERAGE | {"missing": "none"}, "'missing' is 'none', but a list"),
+        (COVERAGE | {"missing": [["relu"]]}, r"'missing.0' is \['relu'\], but a list of 2 was expected"),
+        (COVERAGE | {"missing": [["relu", 3]]}, "'missing.0.1' is 3, but text"),
+        (COVERAGE | {"missing": ["re"]}, "'missing.0' is 're', but a list of 2"),
+        (COVERAGE | {"architectures": "ten"}, "'architectures' is 'ten'"),
+        (LOWERING | {"lowers": "yes"}, "'lowers' is 'yes', but true or false"),
+        (LOWERING | {"message": 3}, "'message' is 3, but text or null"),
+        (CLAIM | {"verdict": "proved"}, "'verdict' is 'proved', but one of right, wrong"),
+        (CLAIM | {"checks": "all"}, "'checks' is 'all', but a whole number or null"),
+        (CLAIM | {"deviations": [3]}, "'deviations.0' is 3, but an object"),
+        (COST | {"reverse": 3}, "'reverse' is 3, but an object"),
+        (COST | {"forward": {"seconds": "long"}}, "'forward.seconds' is 'long', but a number or null"),
+        (END | {"finished": "yes"}, "'finished' is 'yes', but true or false"),
+        (END | {"seconds": [1]}, r"'seconds' is \[1\], but a number or null"),
+    ],
+)
+def test_a_field_that_is_not_as_declared_is_named_before_anything_is_made_of_it(tmp_path, line, complaint):
+    path = tmp_path / "run.jsonl"
+    lines = [line] if line["kind"] == "header" else [HEADER, finding(), line]
+    path.write_text("".join(json.dumps(each) + "\n" for each in lines))
+    with pytest.raises(RecordError, match=f"line {len(lines)}: {complaint}"):
+        load(path)
+    if line["kind"] != "header":
+        with Recorder(tmp_path / "new.jsonl", HEADER) as recorder, pytest.raises(RecordError, match=complaint):
+            recorder.add(line)
+
+
+def test_the_lines_of_the_table_are_right_without_their_fault(tmp_path):
+    write(tmp_path / "run.jsonl", [HEADER, finding(), CURVE, COVERAGE, LOWERING, CLAIM, COST, END])
+    assert load(tmp_path / "run.jsonl").finished
+
+
+def test_json_that_is_too_deep_is_damage(tmp_path):
+    (tmp_path / "run.jsonl").write_text(json.dumps(HEADER) + "\n" + "[" * 100000 + "\n")
+    with pytest.raises(RecordError, match="line 2: not JSON"):
+        load(tmp_path / "run.jsonl")
 
 
 def test_what_is_no_record_at_all_is_named(tmp_path):
