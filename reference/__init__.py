@@ -9,6 +9,8 @@ _HOMES = {
     "DTYPES": "allowance",
     "Finding": "finding",
     "ORACLES": "oracles",
+    "assert_correct": "checker",
+    "check": "checker",
     "Point": "points",
     "point": "points",
     "shrink": "shrinking",

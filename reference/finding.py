@@ -14,6 +14,7 @@ class Finding:
     relative   the largest discrepancy over the largest expected magnitude
     ulps       the same in units of the dtype's epsilon
     index      where the worst element is, with what came (`got`) and what was `expected` there
+    fault      the kind of mistake that the diagnosis names, one of `diagnosis.KINDS`
     """
 
     subject: str
@@ -32,6 +33,7 @@ class Finding:
     message: str | None = None
     example: str | None = None
     reproduction: str | None = None
+    fault: str | None = None
 
     @property
     def ok(self) -> bool:

@@ -21,6 +21,7 @@ import numpy as np
 from manual_backprop.rule import Rule
 
 from .interpreter import walk
+from .pullback import pull
 from .widening import CannotWiden, coarsest, kind, widened
 
 FLOATS = ("float", "complex")
@@ -52,7 +53,7 @@ class Subject:
     def __init__(self, function: Callable, args: Sequence, argnums=None, truth: Callable | None = None, name=None):
         if not callable(function):
             raise Unusable(f"{function!r} is not callable; give a function of JAX arrays, then example arguments")
-        self.name = name or _name(function)
+        self.name, self.definition = name or _name(function), None
         if isinstance(function, Rule):
             truth, function = truth or function.definition, function.custom_vjp
         self.function, self.truth, self.args = function, truth, tuple(args)
@@ -133,6 +134,11 @@ class Subject:
 
         return tuple(one(value, had) for value, had in zip(primals, own, strict=True))
 
+    def real_cast(self, primals, dtype: str) -> tuple:
+        """The real leaves rounded to a dtype, in float64 again."""
+        cast = self.cast(primals, dtype)
+        return tuple(np.asarray(value, np.float64) if kind(value.dtype) in FLOATS else value for value in cast)
+
     def __call__(self, *primals):
         """The float outputs of the function at real leaves, complex ones split in two."""
         return real_outputs(self.function(*self.assemble(primals)))
@@ -154,11 +160,15 @@ class Local:
 
     def __init__(self, subject: Subject, primals, dtype: str):
         self.subject, self.dtype = subject, dtype
+        self.reverse, self.why = None, ""  # whether autodiff in reverse applies to the definition, once it was tried
         cast = subject.cast(primals, dtype)
         with self.precision():
             self.outputs = jax.eval_shape(subject, *cast)
             if not self.outputs:
                 raise Unusable(f"{subject}: no float output; its derivative has nothing to be taken of")
+            if subject.definition is not None:
+                self.definition, self.unit = subject.definition, _coarsest(jax.make_jaxpr(subject)(*cast), dtype)
+                return
             function = subject.plain if subject.truth else subject
             try:
                 traced = jax.make_jaxpr(function)(*cast)
@@ -194,6 +204,43 @@ class Local:
         out, vjp = jax.vjp(of_chosen, *(p for c, p in zip(chosen, primals, strict=True) if c))
         bars = iter(vjp(tuple(c.astype(o.dtype) for c, o in zip(cotangent, out, strict=True))))
         return out, tuple(next(bars) if c else None for c in chosen)
+
+    def forward_pass(self, primals):
+        """What runs between a forward and a backward pass, of arguments in the dtype: cotangent -> cotangents."""
+        chosen, cast = self.subject.differentiated, self.subject.cast(primals, self.dtype)
+        arrays = [jnp.asarray(p) if c else p for c, p in zip(chosen, cast, strict=True)]
+
+        def of_chosen(*floats):
+            rest = iter(floats)
+            return self.subject(*(next(rest) if c else p for c, p in zip(chosen, arrays, strict=True)))
+
+        _, vjp = jax.vjp(of_chosen, *(p for c, p in zip(chosen, arrays, strict=True) if c))
+
+        def pull(cotangent):
+            bars = iter(vjp(cotangent))
+            return tuple(next(bars) if c else None for c in chosen)
+
+        pull.kept = jax.tree.leaves(vjp)
+        return pull
+
+    def autodiff(self, primals, cotangent):
+        """What autodiff of the definition gives in the dtype itself."""
+        function = self.subject.plain if self.subject.truth else self.subject
+        with self.precision(), jax.default_matmul_precision("highest"):
+            cast = self.subject.cast(primals, self.dtype)
+            traced = jax.make_jaxpr(function)(*cast)
+            chosen = self.subject.differentiated
+
+            def run(cast, cotangent):
+                out, bars = pull(lambda *p: tuple(walk(traced, p)), cast, cotangent)
+                return out, tuple(bar if c else None for bar, c in zip(bars, chosen, strict=True))
+
+            return jax.jit(run)(cast, self.cast_outputs(cotangent))
+
+    @functools.cached_property
+    def primal(self):
+        """The function itself, compiled in the dtype: no derivative is asked of it."""
+        return jax.jit(self.subject)
 
     @functools.cached_property
     def _jitted(self):

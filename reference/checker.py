@@ -1,0 +1,257 @@
+"""`check` and `assert_correct`: the whole contract on one function, and what it found, for people and for programs."""
+
+import concurrent.futures
+import dataclasses
+import threading
+import time
+from collections.abc import Callable, Iterable
+
+from .checks import CHECKS
+from .diagnosis import Failure, diagnose
+from .finding import Finding
+from .session import PROFILES, CannotTell, Failed, Session
+from .subject import Subject, Unusable
+
+SECONDS = 60.0  # for one check, before it is given up
+EXPLAINED = 3  # failures of one leaf that are explained before the simplest is chosen
+
+
+@dataclasses.dataclass(frozen=True)
+class Result:
+    """What the contract found about one function.
+
+    findings   one for every check, leaf and dtype: the worst of all its points
+    outside    where the definition itself was not finite, by the words for the values
+    """
+
+    subject: str
+    findings: tuple[Finding, ...]
+    outside: tuple[str, ...] = ()
+    seconds: float = 0.0
+
+    @property
+    def ok(self) -> bool:
+        """Whether nothing is wrong: some check may have abstained."""
+        return all(finding.ok for finding in self.findings)
+
+    @property
+    def failures(self) -> tuple[Finding, ...]:
+        return tuple(finding for finding in self.findings if not finding.ok)
+
+    @property
+    def diagnosis(self) -> Finding | None:
+        """The failure that says most: one that is explained, of the first check that has one."""
+        return next((f for f in self.failures if f.diagnosis), next(iter(self.failures), None))
+
+    def __str__(self):
+        right = sum(f.verdict == "right" for f in self.findings)
+        abstained = sum(f.verdict == "abstained" for f in self.findings)
+        counts = f"{right} right, {len(self.failures)} wrong, {abstained} abstained"
+        if self.ok:
+            return f"{self.subject}: the derivative is right ({counts})"
+        checks = ", ".join(dict.fromkeys(f.check for f in self.failures))
+        return "\n".join([f"{self.subject}: the derivative is WRONG ({counts}; fails {checks})", *self._told()])
+
+    def _told(self):
+        """Each leaf's failures once, the one that says most first."""
+        leaves: dict = {}
+        for finding in self.failures:
+            known = leaves.get(finding.leaf)
+            if known is None or (finding.diagnosis and not known.diagnosis):
+                leaves[finding.leaf] = finding
+        first, *rest = sorted(leaves.values(), key=lambda f: f is not self.diagnosis)
+        return [str(first), *(str(dataclasses.replace(f, reproduction=None)) for f in rest)]
+
+    def __rich__(self):
+        from rich.table import Table
+
+        table = Table(title=str(self).split("\n")[0], title_justify="left")
+        for column in ("check", "leaf", "dtype", "verdict", "ulps", "what"):
+            table.add_column(column)
+        for f in self.findings:
+            what = f.diagnosis or f.message or ""
+            table.add_row(f.check, f.leaf, f.dtype, f.verdict, f"{f.ulps:.3g}" if f.ulps else "", what)
+        return table
+
+    def _repr_mimebundle_(self, include=(), exclude=(), **_):
+        import io
+
+        from rich.console import Console
+
+        console = Console(record=True, width=120, file=io.StringIO())
+        console.print(self)
+        html = console.export_html(inline_styles=True, code_format="<pre>{code}</pre>")
+        return {"text/plain": str(self), "text/html": html}
+
+
+def check(
+    function: Callable,
+    *args,
+    argnums: int | tuple[int, ...] | None = None,
+    truth: Callable | None = None,
+    checks: Iterable[str] | None = None,
+    profile: str = "default",
+    seed: int = 0,
+    seconds: float = SECONDS,
+    name: str | None = None,
+    reproduce: bool = True,
+) -> Result:
+    """Check a derivative written by hand against everything that a correct one fulfils.
+
+    function   a `jax.custom_vjp` or `jax.custom_jvp` function, a rule, or any JAX callable that contains some
+    args       example arguments: arrays, pytrees of arrays, keys; what is neither is static.  Other values and
+               lengths are tried as well; what the examples have in common (positive, sorted, rows that sum to one,
+               a symmetric matrix) is kept
+    argnums    which arguments to differentiate; all that hold floats, if left out
+    truth      a plain implementation of the same function, where the function's own primal cannot be differentiated
+    checks     names of `checks.CHECKS` to run; all, if left out
+    profile    'quick', 'default' or 'thorough'
+    seconds    for one check, before it is given up
+
+    >>> import jax, jax.numpy as jnp
+    >>> @jax.custom_vjp
+    ... def square(x):
+    ...     return x * x
+    >>> square.defvjp(lambda x: (x * x, x), lambda x, y_bar: (x * y_bar,))
+    >>> result = check(square, jnp.arange(1.0, 4.0), profile="quick")
+    >>> print(result.ok, result.diagnosis.diagnosis.split(":")[0])
+    False off by a factor of 0.5 everywhere, which is 1 / 2
+    """
+    start = time.monotonic()
+    chosen = _chosen(checks)
+    if profile not in PROFILES:
+        raise Unusable(f"profile is {profile!r}; it is one of {', '.join(PROFILES)}")
+    subject = Subject(function, args, argnums, truth, name)
+    _callable_at_all(subject)
+    session = Session(subject, PROFILES[profile], seed)
+    findings: list[Finding] = []
+    for check_name in chosen:
+        findings += _one(session, check_name, seconds)
+    findings = _explained(session, _worst(findings), reproduce)
+    return Result(str(subject), tuple(findings), tuple(session.outside), time.monotonic() - start)
+
+
+def assert_correct(function: Callable, *args, **options) -> None:
+    """Raise an AssertionError that says what is wrong with a derivative, and how to reproduce it.
+
+    Takes what `check` takes.
+    """
+    __tracebackhide__ = True
+    result = check(function, *args, **options)
+    if not result.ok:
+        raise AssertionError(str(result))
+
+
+def _chosen(checks):
+    if checks is None:
+        return tuple(CHECKS)
+    chosen = (checks,) if isinstance(checks, str) else tuple(checks)
+    unknown = [name for name in chosen if name not in CHECKS]
+    if unknown:
+        raise Unusable(f"checks names {unknown[0]!r}; there are {', '.join(CHECKS)}")
+    return chosen
+
+
+def _callable_at_all(subject):
+    try:
+        subject.function(*subject.args)
+    except Exception as error:
+        message = f"{subject}: the function rejects its example arguments: {type(error).__name__}: {error}"
+        raise Unusable(message) from error
+
+
+def _one(session, name, seconds) -> list[Finding]:
+    """The findings of one check, whatever becomes of it."""
+    make = {"subject": str(session.subject), "check": name, "leaf": "", "dtype": session.subject.dtype}
+    try:
+        return _within(seconds, lambda: list(CHECKS[name](session)))
+    except CannotTell as reason:
+        return [Finding(**make, verdict="abstained", message=str(reason))]
+    except concurrent.futures.TimeoutError:
+        message = f"given up after {seconds:g} seconds; seconds= allows more"
+        return [Finding(**make, verdict="raised", message=message)]
+    except MemoryError:
+        return [Finding(**make, verdict="raised", message="out of memory; give smaller example arguments")]
+    except Exception as error:
+        first = (str(error).strip().split("\n") or [""])[0]
+        return [Finding(**make, verdict="raised", message=f"{type(error).__name__}: {first}", fault="raised")]
+
+
+def _within(seconds, work):
+    """work(), in a thread that is left alone when its time is over: what hangs inside XLA cannot be stopped."""
+    done: concurrent.futures.Future = concurrent.futures.Future()
+
+    def run():
+        try:
+            done.set_result(work())
+        except BaseException as error:
+            done.set_exception(error)
+
+    threading.Thread(target=run, daemon=True).start()
+    return done.result(timeout=seconds)
+
+
+def _worst(findings) -> list[Finding]:
+    """One finding for each check, leaf and dtype: the worst."""
+    worst: dict = {}
+    for finding in findings:
+        key = finding.check, finding.leaf, finding.dtype
+        if key not in worst or _order(finding) > _order(worst[key]):
+            worst[key] = finding
+    return list(worst.values())
+
+
+def _order(finding):
+    return ("abstained", "right", "raised", "wrong").index(finding.verdict), finding.ratio
+
+
+def _explained(session, findings, reproduce) -> list[Finding]:
+    """The findings with diagnoses: each wrong leaf explained at the simplest of its failures."""
+    said: dict[str, object] = {}
+    for leaf in dict.fromkeys(f.finding.leaf for f in session.failed):
+        failures = [f for f in session.failed if f.finding.leaf == leaf]
+        said[leaf] = _explain(session, failures)
+    explained = []
+    for finding in findings:
+        if finding.verdict == "wrong" and finding.fault is None and (found := said.get(finding.leaf)):
+            finding = dataclasses.replace(finding, diagnosis=str(found), fault=found.kind)
+        explained.append(finding)
+    return explained
+
+
+def _explain(session, failures: list[Failed]):
+    """The first explanation that the simplest failures of one leaf have."""
+    failures = sorted(failures, key=lambda f: (f.dtype != "float64", f.finding.check != "truth"))
+    for failed in failures[:EXPLAINED]:
+        try:
+            if found := diagnose(_failure(session, failed)):
+                return found
+        except Exception:  # a diagnosis is a help; that it failed is no finding about the derivative
+            continue
+    return None
+
+
+def _failure(session, failed: Failed) -> Failure:
+    from .session import output_names
+
+    subject, outputs = session.subject, output_names(len(failed.trial.cotangent))
+    names = [*outputs, *subject.names]
+    got = dict(zip(names, [*failed.answer[0], *failed.answer[1]], strict=True))
+    truths = dict(zip(names, [*failed.measured.truth[0], *failed.measured.truth[1]], strict=True))
+    allowed = dict(zip(names, [*failed.measured.allowance[0], *failed.measured.allowance[1]], strict=True))
+    only = [n for n, c in zip(subject.names, subject.differentiated, strict=True) if c]
+    if failed.finding.leaf in outputs:
+        only = outputs
+    local = session.local(failed.trial.primals, failed.dtype)
+    at = session.rounded(failed.trial, failed.dtype)
+    return Failure.among(
+        failed.finding.leaf,
+        {n: got[n] for n in only},
+        {n: truths[n] for n in only},
+        {n: allowed[n] for n in only},
+        primals=at.primals,
+        cotangent=at.cotangent,
+        names=tuple(subject.names),
+        dtype=local.unit,
+        definition=local.definition,
+    )

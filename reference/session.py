@@ -1,0 +1,331 @@
+"""What all checks of one subject share: its derivative in each dtype and shape, the truth at each trial, the judge.
+
+A cotangent is held against the float64 derivative of the definition and allowed the rounding that is measured there.
+Where the definition has a kink, or autodiff of it fails though the limits around it exist, every value that is a
+limit of derivatives nearby, or lies between such limits, is right: which one is a convention.
+"""
+
+import dataclasses
+import functools
+from collections.abc import Iterator
+
+import jax
+import numpy as np
+
+from . import oracles
+from .allowance import COPIES, PAIRS, SLACK, Yardstick, copies, least, scale, unit, yardsticks
+from .discrepancy import discrepancy
+from .estimates import Abstains
+from .finding import Finding
+from .pullback import stacked_pullback, to_numpy
+from .subject import Local, Subject
+from .trials import Trial, cotangents
+
+STILL = ((0, 0.0, 0.0),) * COPIES
+NEAR = 2.0**-26  # of a coordinate: how far the neighbours are
+
+
+@dataclasses.dataclass(frozen=True)
+class Profile:
+    """How much is tried."""
+
+    name: str
+    values: tuple[str, ...]
+    dtypes: int  # how many beyond the example's own and float64
+    cotangents: int
+    thorough: bool = False
+
+
+PROFILES = {
+    "quick": Profile("quick", ("ties", "zeros", "large"), 0, 2),
+    "default": Profile(
+        "default",
+        tuple(
+            _
+            for _ in (
+                "fresh",
+                "ties",
+                "zeros",
+                "nothing but zeros",
+                "equal rows",
+                "large",
+                "tiny",
+                "mixed sizes",
+                "edges",
+            )
+        ),
+        2,
+        3,
+    ),
+    "thorough": Profile(
+        "thorough",
+        ("fresh", "ties", "zeros", "nothing but zeros", "equal rows", "large", "tiny", "mixed sizes", "edges"),
+        2,
+        6,
+        True,
+    ),
+}
+
+
+@dataclasses.dataclass(frozen=True)
+class Failed:
+    """A finding that is wrong, with all that is needed to explain and to shrink it."""
+
+    finding: Finding
+    trial: Trial
+    dtype: str
+    answer: tuple
+    measured: Yardstick
+
+
+class Session:
+    """One subject under a profile."""
+
+    def __init__(self, subject: Subject, profile: Profile, seed: int = 0):
+        self.subject, self.profile, self.seed = subject, profile, seed
+        self.failed: list[Failed] = []
+        self.outside: list[str] = []  # words of trials where the definition is not finite
+        self._locals, self._measured, self._answers = {}, {}, {}
+
+    # --- what is compared --------------------------------------------------------------------------------------------
+
+    def local(self, primals, dtype: str) -> Local:
+        """The subject at the shapes of these primals, in this dtype."""
+        key = dtype, tuple(np.shape(a) for a in primals)
+        if key not in self._locals:
+            self._locals[key] = Local(self.subject, primals, dtype)
+        return self._locals[key]
+
+    def trial(self, primals, words: str, seed: int = 0, sparse: bool = False) -> Trial:
+        """A trial at these primals with a cotangent of its own."""
+        rng = np.random.default_rng([self.seed, seed])
+        rounded = self.subject.real_cast(primals, self.subject.dtype)
+        return Trial(rounded, cotangents(rng, self.local(primals, self.subject.dtype).outputs, sparse), words, seed)
+
+    @functools.cached_property
+    def example(self) -> list[Trial]:
+        """The example's own values, under several cotangents."""
+        words = ["as given", "as given, one element of the cotangent", *["as given"] * self.profile.cotangents]
+        return [self.trial(self.subject.example, words[i], i, i == 1) for i in range(self.profile.cotangents)]
+
+    def rounded(self, trial: Trial, dtype: str) -> Trial:
+        """The trial as the dtype sees it."""
+        primals = self.subject.real_cast(trial.primals, dtype)
+        outputs = self.local(primals, dtype).outputs
+        cotangent = tuple(
+            np.asarray(np.asarray(c).astype(o.dtype), np.float64) for c, o in zip(trial.cotangent, outputs, strict=True)
+        )
+        return dataclasses.replace(trial, primals=primals, cotangent=cotangent)
+
+    def answer(self, trial: Trial, dtype: str):
+        """(outputs, cotangents) by hand, compiled."""
+        key = id(trial), dtype
+        if key not in self._answers:
+            self._answers[key] = trial, self.local(trial.primals, dtype).hand(trial.primals, trial.cotangent)
+        return self._answers[key][1]
+
+    def measured(self, trial: Trial, dtype: str) -> Yardstick:
+        """The truth at a trial and what rounding may do to it."""
+        key = id(trial), dtype
+        if key not in self._measured:
+            self._measured[key] = trial, self._measure(self.rounded(trial, dtype), dtype)
+        return self._measured[key][1]
+
+    def _measure(self, trial, dtype):
+        local = self.local(trial.primals, dtype)
+        if local.reverse is None:
+            try:
+                yardstick = yardsticks(local, trial.primals, trial.cotangent, (local.unit,), given=dtype)[local.unit]
+                local.reverse = True
+                return yardstick
+            except (ValueError, NotImplementedError, TypeError, AssertionError) as error:
+                local.reverse = False
+                local.why = str(error).split("\n")[0]
+        if local.reverse:
+            return yardsticks(local, trial.primals, trial.cotangent, (local.unit,), given=dtype)[local.unit]
+        return self._without_reverse(local, trial, dtype)
+
+    def _without_reverse(self, local, trial, dtype):
+        """Where reverse mode does not apply: forward mode, or differences, at the point and its nudges."""
+        u, floor = unit(local.unit), least(local.unit)
+        for name in ("jacfwd", "richardson"):
+            oracle = oracles.ORACLES[name](local.definition)
+            try:
+                at = copies((trial.primals, trial.cotangent), local.unit, dtype)
+                rows = [jax.tree.map(lambda a, i=i: a[i] if _floating(a) else a, at) for i in range(COPIES)]
+                estimates = [oracle(*row) for row in rows[: 1 + 2 * (name == "jacfwd") * PAIRS]]
+            except Abstains as reason:
+                local.why = reason.reason
+                continue
+            with jax.enable_x64(True):
+                out = tuple(np.asarray(o, np.float64) for o in local.definition(*trial.primals))
+            bars = estimates[0].value
+
+            def allowed(bar, error, *others):
+                if bar is None:
+                    return None
+                moved = [np.abs(other - bar) for other in others]
+                return np.max([np.zeros_like(bar), *moved], axis=0) + SLACK * (error + u * scale(bar) + floor)
+
+            allowances = tuple(
+                allowed(bar, error, *(e.value[i] for e in estimates[1:]))
+                for i, (bar, error) in enumerate(zip(bars, estimates[0].error, strict=True))
+            )
+            reach = tuple(SLACK * SLACK * (u * scale(o) + floor) + np.zeros(o.shape) for o in out)
+            return Yardstick((out, bars), (reach, allowances))
+        raise CannotTell(f"no truth: {local.why}; give truth=, a plain implementation of the same function")
+
+    def neighbourhood(self, trial: Trial, dtype: str):
+        """The derivatives at points close by, as (output, cotangents) stacked along a new first axis."""
+        trial = self.rounded(trial, dtype)
+        local = self.local(trial.primals, dtype)
+        if not local.reverse:
+            return None
+        stack = jax.tree.map(lambda a: np.stack([a] * COPIES) if _floating(a) else a, trial.cotangent)
+        with jax.enable_x64(True), jax.default_matmul_precision("highest"):
+            return to_numpy(stacked_pullback(local, STILL)(neighbours(trial.primals), stack))
+
+    # --- the judge ---------------------------------------------------------------------------------------------------
+
+    def judge(self, check: str, trial: Trial, dtype: str, answer, outputs: bool = True) -> Iterator[Finding]:
+        """Every leaf of an answer against the truth; a trial outside of the domain is counted, and not judged."""
+        yardstick = self.measured(trial, dtype)
+        local = self.local(trial.primals, dtype)
+        truth_out, truth_bars = yardstick.truth
+        if not all(np.isfinite(leaf).all() for leaf in truth_out):
+            self.outside.append(trial.words)
+            return
+        names = [*output_names(len(truth_out)), *self.subject.names]
+        got = [*answer[0], *answer[1]]
+        truths, allowances = [*truth_out, *truth_bars], [*yardstick.allowance[0], *yardstick.allowance[1]]
+        near = None
+        for i, name in enumerate(names):
+            is_output, place = i < len(truth_out), i - len(truth_out)
+            if (is_output and not outputs) or (not is_output and not self.subject.differentiated[place]):
+                continue
+            make = functools.partial(Finding, str(self.subject), check, name, dtype, example=trial.words)
+            like = local.outputs[i] if is_output else self._like(place, trial, dtype)
+            if fault := malformed(got[i], like):
+                yield self._wrong(make(verdict="wrong", ratio=np.inf, message=fault), trial, dtype, answer, yardstick)
+                continue
+            value, truth, allowance = np.asarray(got[i], np.float64), truths[i], allowances[i]
+            apart = discrepancy(value, truth, allowance, local.unit)
+            settled = np.isfinite(truth).all()
+            if settled and apart and apart.ratio <= 1:
+                yield make("right", **vars(apart))
+                continue
+            if settled and apart is None:
+                yield make("abstained", message="rounding alone moves the truth without bound at this point")
+                continue
+            if not is_output:
+                near = near if near is not None else (self.neighbourhood(trial, dtype) or ())
+                if near:
+                    verdict = between(value, truth, allowance, near[1][place], trial.primals[place], local.unit)
+                    if verdict:
+                        yield make(verdict[0], message=verdict[1])
+                        continue
+            if not settled and apart is None:
+                yield make("abstained", message="the definition's derivative is not finite here, nor around it")
+            elif self._primal_leaves_range(trial, dtype):
+                self.outside.append(trial.words)
+                yield make("abstained", message=f"the function itself leaves the range of {dtype} here")
+            elif apart is None or apart.ratio <= 1:
+                yield make("right", **(vars(apart) if apart else {}))
+            else:
+                yield self._wrong(make("wrong", **vars(apart)), trial, dtype, answer, yardstick)
+
+    def _wrong(self, finding, trial, dtype, answer, yardstick):
+        self.failed.append(Failed(finding, trial, dtype, answer, yardstick))
+        return finding
+
+    def _like(self, i, trial, dtype):
+        return self.subject.cast(trial.primals, dtype)[i]
+
+    def _primal_leaves_range(self, trial, dtype) -> bool:
+        """Whether the primal, run in the dtype itself without any derivative, is not finite."""
+        local = self.local(trial.primals, dtype)
+        with local.precision(), np.errstate(all="ignore"):
+            out = local.primal(*self.subject.cast(trial.primals, dtype))
+        return not all(np.isfinite(np.asarray(leaf, np.float64)).all() for leaf in out)
+
+    def clear(self) -> bool:
+        """Whether nothing has failed so far."""
+        return not self.failed
+
+
+class CannotTell(Exception):  # noqa: N818
+    """A check that does not apply says why."""
+
+
+def output_names(count: int) -> list[str]:
+    return ["y"] if count == 1 else [f"y[{i}]" for i in range(count)]
+
+
+def malformed(bar, like) -> str | None:
+    """What is wrong with the form of an output or a cotangent, if anything."""
+    if bar is None:
+        return "None came back for a float argument; return zeros where the derivative vanishes"
+    if np.shape(bar) != np.shape(like):
+        return f"the shape is {np.shape(bar)}, {np.shape(like)} was expected"
+    if str(bar.dtype) != str(like.dtype):
+        return f"the dtype is {bar.dtype}, {like.dtype} was expected"
+    return None
+
+
+# --- kinks -----------------------------------------------------------------------------------------------------------
+
+
+def neighbours(primals) -> tuple:
+    """Copies of the primals moved by a very little: all up, all down, ties together, then each its own way."""
+    rng = np.random.default_rng(1)
+    floats = [np.ravel(a) for a in primals if _floating(a)]
+    flat = np.concatenate([np.zeros(0), *floats])
+    distinct, which = np.unique(flat, return_inverse=True)
+    rows = [np.ones(flat.size)]
+    rows += [rng.choice([-1.0, 1.0], len(distinct))[which] for _ in range(2)]
+    rows += [rng.choice([-1.0, 1.0], flat.size) * rng.uniform(0.25, 1.0, flat.size) for _ in range(PAIRS - len(rows))]
+    moves = np.concatenate([np.zeros((1, flat.size)), rows, [-row for row in rows]])
+    split = iter(np.split(moves, np.cumsum([a.size for a in floats])[:-1], axis=1) if floats else ())
+
+    def one(a):
+        if not _floating(a):
+            return a
+        size = scale(a) or 1.0
+        with np.errstate(invalid="ignore"):
+            return a + next(split).reshape(COPIES, *np.shape(a)) * NEAR * np.maximum(np.abs(a), size)
+
+    return tuple(map(one, primals))
+
+
+def between(got, truth, allowance, stack, primal, dtype) -> tuple[str, str] | None:
+    """The verdict on a cotangent at a kink, by the derivatives around it; None where there is no kink.
+
+    Element by element it has to lie between its neighbours' values, and so has its sum over every group of equal
+    numbers: at a tie, that all members together have one derivative is no convention.
+    """
+    around = stack[1:]
+    if not np.isfinite(around).all(axis=0).any():
+        return None
+    with np.errstate(invalid="ignore", over="ignore"):
+        low, high = np.nanmin(around, axis=0), np.nanmax(around, axis=0)
+        spread, settled = high - low, np.isfinite(truth)
+        rounding = SLACK * (unit(dtype) * np.maximum(scale(low), scale(high)) + least(dtype))
+        reach = np.where(settled & np.isfinite(allowance), allowance, spread + rounding)
+        kinked = ~settled | (spread > reach)
+        fits = np.isfinite(got) & (low - reach <= got) & (got <= high + reach)
+        equal = settled & (np.abs(got - np.where(settled, truth, 0)) <= allowance)
+    if not kinked.any() or not (fits | equal).all():
+        return None
+    for value in np.unique(primal):
+        group = primal == value
+        if group.sum() > 1 and kinked[group].any() and not equal[group].all():
+            sums, total, room = around[:, group].sum(axis=1), got[group].sum(), reach[group].sum()
+            if np.isfinite(sums).all() and not sums.min() - room <= total <= sums.max() + room:
+                return None
+    if not settled.all():
+        return "right", "autodiff of the definition is not finite here; this is a limit of derivatives nearby"
+    return "right", "a kink: not JAX's choice, but between the one-sided derivatives"
+
+
+def _floating(a) -> bool:
+    return np.issubdtype(getattr(a, "dtype", np.float64), np.floating)
