@@ -123,7 +123,7 @@ def lines(steps: list, series: dict[str, list], zero_lane: bool = False) -> dict
 def _decades(values):
     low, high = math.log10(min(values)), math.log10(max(values))
     margin = 0.06 * max(high - low, 1)
-    return 10 ** (low - margin), 10 ** (high + margin)
+    return 10 ** max(low - margin, -300), 10 ** min(high + margin, 300)  # within what a float can hold
 
 
 def _points(steps, values):

@@ -1,7 +1,7 @@
 """What the lines of a record hold, declared once: whoever writes a record and whoever reads one relies on it.
 
 A line of a kind that is not declared, and a field that is not, are kept and held against nothing.  A number is
-`float`, whole or not; fields that need not be there are None where they are.
+`float`, whole or not, finite or not; `int` counts; a field that need not be there may also be null.
 """
 
 import functools
@@ -12,7 +12,15 @@ from typing import Any, Literal, NotRequired, TypedDict, Union
 Verdict = Literal["right", "wrong", "raised", "abstained"]
 Number = float | None
 Text = str | None
-LARGEST = 2**63  # whole numbers lie below, so that each is also a float
+LARGEST = 2**63  # counts lie below, so that each is also a float
+
+
+class Size(float):
+    """How far or how large: not below zero, perhaps infinite or not a number."""
+
+
+class Cost(float):
+    """A time or an effort: finite, and zero or large enough for a logarithmic axis."""
 
 
 class Header(TypedDict):
@@ -41,12 +49,12 @@ class Finding(TypedDict):
     leaf: str
     dtype: str
     verdict: Verdict
-    absolute: NotRequired[Number]
-    relative: NotRequired[Number]
-    ulps: NotRequired[Number]
-    ratio: NotRequired[Number]
-    mean_ratio: NotRequired[Number]
-    spread: NotRequired[Number]
+    absolute: NotRequired[Size | None]
+    relative: NotRequired[Size | None]
+    ulps: NotRequired[Size | None]
+    ratio: NotRequired[Size | None]
+    mean_ratio: NotRequired[Size | None]
+    spread: NotRequired[Size | None]
     points: NotRequired[int | None]
     abstained: NotRequired[int | None]
     worst: NotRequired[Worst | None]
@@ -71,8 +79,8 @@ class Curve(TypedDict):
     largest_divergence_ulps: NotRequired[Number]
     accuracy_by_hand: NotRequired[Number]
     accuracy_autodiff: NotRequired[Number]
-    seconds_by_hand: NotRequired[Number]
-    seconds_autodiff: NotRequired[Number]
+    seconds_by_hand: NotRequired[Cost | None]
+    seconds_autodiff: NotRequired[Cost | None]
 
 
 class Lowering(TypedDict):
@@ -88,7 +96,7 @@ class Coverage(TypedDict):
     pairs_seen: int
     missing: list[tuple[str, str]]
     architectures: NotRequired[int | None]
-    architectures_per_second: NotRequired[Number]
+    architectures_per_second: NotRequired[Cost | None]
 
 
 class Deviation(TypedDict, total=False):
@@ -104,8 +112,8 @@ class Claim(TypedDict):
     formula: NotRequired[Text]
     shapes: NotRequired[Text]
     checks: NotRequired[int | None]
-    ulps: NotRequired[Number]
-    ratio: NotRequired[Number]
+    ulps: NotRequired[Size | None]
+    ratio: NotRequired[Size | None]
     deviations: NotRequired[list[Deviation] | None]
     message: NotRequired[Text]
 
@@ -113,8 +121,8 @@ class Claim(TypedDict):
 class Order(TypedDict, total=False):
     order: Text
     multiplications: int
-    flops: Number
-    seconds: Number
+    flops: Cost | None
+    seconds: Cost | None
 
 
 class Association(TypedDict):
@@ -129,15 +137,23 @@ class Association(TypedDict):
 
 class End(TypedDict):
     finished: bool
-    seconds: NotRequired[Number]
+    seconds: NotRequired[Cost | None]
     architectures: NotRequired[int | None]
-    architectures_per_second: NotRequired[Number]
+    architectures_per_second: NotRequired[Cost | None]
 
 
 KINDS = {each.__name__.lower(): each for each in (Header, Finding, Curve, Lowering, Coverage, Claim, Association, End)}
 VERDICTS = typing.get_args(Verdict)
 
-_SIMPLE = {bool: "true or false", int: "a whole number", float: "a number", str: "text", type(None): "null"}
+# The numbers that each kind of number may be, and how a kind is called.
+_NUMBERS = {
+    int: lambda value: value >= 0,
+    float: lambda value: True,
+    Size: lambda value: not value < 0,
+    Cost: lambda value: value == 0 or 1 / LARGEST <= value < LARGEST,
+}
+_SIMPLE = {bool: "true or false", int: "a whole number of at least 0", float: "a number", str: "text"}
+_SIMPLE |= {Size: "a number of at least 0", Cost: "a finite number of at least 0", type(None): "null"}
 
 
 def problem(line) -> str | None:
@@ -145,11 +161,24 @@ def problem(line) -> str | None:
     if not isinstance(line, dict) or not isinstance(line.get("kind"), str):
         return f'{short(line)} came, but every line is an object with a "kind"'
     found = _misfit(line, KINDS[line["kind"]], "") if line["kind"] in KINDS else None
-    if found is None and line["kind"] == "curve":
-        for name, series in line.items():
-            if isinstance(series, list) and series and len(series) != len(line["steps"]):
-                return f"{name!r} has {len(series)} numbers, but there are {len(line['steps'])} steps"
-    return found
+    return found or _TOGETHER.get(line["kind"], lambda line: None)(line)
+
+
+def _series(curve) -> str | None:
+    """Series without a number for each step."""
+    for name, series in curve.items():
+        if isinstance(series, list) and series and len(series) != len(curve["steps"]):
+            return f"{name!r} has {len(series)} numbers, but there are {len(curve['steps'])} steps"
+    return None
+
+
+def _swept(association) -> str | None:
+    """A sweep over widths or depths whose lines have neither."""
+    missing = [name for name in ("width", "depth") if not association.get(name)]
+    return f"an association without {missing[0]!r}" if missing and association["sweep"] != "random" else None
+
+
+_TOGETHER = {"curve": _series, "association": _swept}  # what fields must be to each other
 
 
 def short(value) -> str:
@@ -186,9 +215,9 @@ def _outer(value, hint) -> bool:
         return isinstance(value, dict)
     if origin in (list, tuple):
         return isinstance(value, list) and (origin is list or len(value) == len(typing.get_args(hint)))
-    if origin in (int, float):
+    if origin in _NUMBERS:
         whole = isinstance(value, int) and not isinstance(value, bool) and abs(value) < LARGEST
-        return whole or (origin is float and isinstance(value, float))
+        return (whole or (isinstance(value, float) and origin is not int)) and _NUMBERS[origin](value)
     return isinstance(value, origin)
 
 

@@ -43,7 +43,7 @@ def finding(**changes):
 def test_a_record_comes_back_as_it_went(tmp_path):
     lines = [
         HEADER,
-        finding(ratio=math.inf, absolute=-math.inf, worst={"index": [1, 2], "got": math.inf, "expected": 0.1}),
+        finding(ratio=math.inf, worst={"index": [1, 2], "got": -math.inf, "expected": 0.1}),
         finding(leaf="nan", subject="inf", message="-inf", relative=None),
         {"kind": "curve", "subject": "iris", "verdict": "right", "steps": [0, 1], "loss_by_hand": [1.0, math.inf]}
         | {"loss_autodiff": [1.0, 0.5]},
@@ -184,7 +184,7 @@ def test_a_header_needs_no_format_nor_date(tmp_path):
     [
         ({"kind": "finding"}, "a finding without"),
         (finding(verdict="passed"), "'verdict' is 'passed', but one of right, wrong, raised, abstained was expected"),
-        (finding(ratio="big"), "'ratio' is 'big', but a number or null was expected"),
+        (finding(ratio="big"), "'ratio' is 'big', but a number of at least 0 or null was expected"),
         (finding(ratio=True), "'ratio' is True"),
         (finding(message=object()), "a record holds numbers, text, lists and objects"),
         (HEADER, "a second header"),
@@ -230,7 +230,10 @@ WHOLE = "".join(json.dumps(line, ensure_ascii=False) + "\n" for line in (HEADER,
         (json.dumps(END) + "\n", "line 1: .end. where the header belongs"),
         (WHOLE.replace('"format": 1', '"format": 99'), "line 1: format 99, but this version reads up to 1; install"),
         (WHOLE.replace('"format": 1', '"format": "one"'), "line 1: 'format' is 'one', but a whole number"),
-        (WHOLE.replace('"ratio": 0.01', '"ratio": "much"'), "line 2: 'ratio' is 'much', but a number or null"),
+        (
+            WHOLE.replace('"ratio": 0.01', '"ratio": "much"'),
+            "line 2: 'ratio' is 'much', but a number of at least 0 or null",
+        ),
         (WHOLE.replace('"ratio": 0.01', '"ratio": NaN'), "line 2: not JSON"),
         (WHOLE.replace('"right"', '"passed"'), "line 2: 'verdict' is 'passed'"),
         (WHOLE.replace('"dtype"', '"type"'), "line 2: a finding without 'dtype'"),
@@ -254,7 +257,7 @@ CURVE = {"kind": "curve", "subject": "iris", "verdict": "right", "steps": [0, 1]
 CURVE |= {"loss_autodiff": [1.0, 0.5], "allowance_ulps": None, "accuracy_by_hand": 0.9}
 COVERAGE = {"kind": "coverage", "pairs_possible": 4, "pairs_seen": 3, "missing": [["relu", "tanh"]]}
 CLAIM = {"kind": "claim", "number": "A1", "title": "t", "verdict": "right", "deviations": [{"found": 1.0}]}
-COST = {"kind": "association", "sweep": "width", "width": 3, "forward": {"seconds": 1.0}, "reverse": {}}
+COST = {"kind": "association", "sweep": "width", "width": 3, "depth": 2, "forward": {"seconds": 1.0}, "reverse": {}}
 LOWERING = {"kind": "lowering", "subject": "relu", "part": "forward", "platform": "tpu", "lowers": True}
 
 
@@ -266,9 +269,9 @@ LOWERING = {"kind": "lowering", "subject": "relu", "part": "forward", "platform"
         (finding(worst={"got": "much"}), "'worst.got' is 'much', but a number or null"),
         (finding(worst={"index": 3}), "'worst.index' is 3, but a list or null"),
         (finding(worst={"index": [0.5]}), "'worst.index.0' is 0.5, but a whole number"),
-        (finding(points="many"), "'points' is 'many', but a whole number or null"),
+        (finding(points="many"), "'points' is 'many', but a whole number of at least 0 or null"),
         (finding(points=True), "'points' is True"),
-        (finding(ulps=10**400), "'ulps' is 1000.*, but a number or null"),
+        (finding(ulps=10**400), "'ulps' is 1000.*, but a number of at least 0 or null"),
         (finding(diagnosis=["no"]), r"'diagnosis' is \['no'\], but text or null"),
         (finding(leaf=None), "'leaf' is None, but text"),
         (HEADER | {"versions": ["jax"]}, r"'versions' is \['jax'\], but an object"),
@@ -287,12 +290,20 @@ LOWERING = {"kind": "lowering", "subject": "relu", "part": "forward", "platform"
         (LOWERING | {"lowers": "yes"}, "'lowers' is 'yes', but true or false"),
         (LOWERING | {"message": 3}, "'message' is 3, but text or null"),
         (CLAIM | {"verdict": "proved"}, "'verdict' is 'proved', but one of right, wrong"),
-        (CLAIM | {"checks": "all"}, "'checks' is 'all', but a whole number or null"),
+        (CLAIM | {"checks": "all"}, "'checks' is 'all', but a whole number of at least 0 or null"),
         (CLAIM | {"deviations": [3]}, "'deviations.0' is 3, but an object"),
+        (COST | {"width": 0}, "an association without 'width'"),
+        (COST | {"forward": {"seconds": -1}}, "'forward.seconds' is -1, but a finite number of at least 0 or null"),
         (COST | {"reverse": 3}, "'reverse' is 3, but an object"),
-        (COST | {"forward": {"seconds": "long"}}, "'forward.seconds' is 'long', but a number or null"),
+        (
+            COST | {"forward": {"seconds": "long"}},
+            "'forward.seconds' is 'long', but a finite number of at least 0 or null",
+        ),
         (END | {"finished": "yes"}, "'finished' is 'yes', but true or false"),
-        (END | {"seconds": [1]}, r"'seconds' is \[1\], but a number or null"),
+        (END | {"seconds": [1]}, r"'seconds' is \[1\], but a finite number of at least 0 or null"),
+        (END | {"seconds": "nan"}, "'seconds' is nan, but a finite number"),
+        (finding(ratio=-1.0), "'ratio' is -1.0, but a number of at least 0 or null"),
+        (finding(points=-1), "'points' is -1, but a whole number of at least 0 or null"),
     ],
 )
 def test_a_field_that_is_not_as_declared_is_named_before_anything_is_made_of_it(tmp_path, line, complaint):
