@@ -15,7 +15,7 @@ from manual_backprop.reference.allowance import DTYPES
 from manual_backprop.reference.claims import CLAIMS, claims
 from manual_backprop.reference.contract import INDEPENDENT, contract
 from manual_backprop.reference.finding import Finding
-from manual_backprop.reference.points import VALUES, instances, point
+from manual_backprop.reference.points import VALUES, chosen, point
 from manual_backprop.reference.shrinking import shrink
 from manual_backprop.reports.ledger import Ledger
 from manual_backprop.rule import Rule
@@ -24,7 +24,17 @@ from manual_backprop.sampling import architecture, pairs, possible_pairs
 
 from . import experiments, lowering
 
-INSTANCES = 3  # choices of lengths for every rule; each is tried with every kind of values
+# What every rule is tried with: for each choice of lengths, the kinds of values, and how many of the run's dtypes.
+# A dtype costs a compilation at every choice of lengths, kinds of values cost next to nothing.
+EFFORT = {
+    "odd": (VALUES, len(DTYPES)),
+    "one": (VALUES, len(DTYPES)),
+    "drawn": (VALUES, len(DTYPES)),
+    "batched": (VALUES, 2),
+    "square": (VALUES, 2),
+    "long": (("normal", "wide"), 2),
+    "empty": (("normal",), 1),
+}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -76,12 +86,14 @@ def _side_by_side(function: Callable, items: Iterable) -> Iterator:
 
 
 def check_rule(rule, seed: int, dtypes=DTYPES) -> list[dict]:
-    """The worst finding of each check, leaf and dtype of one rule, over several lengths and every kind of values."""
+    """The worst finding of each check, leaf and dtype of one rule, over all choices of lengths and kinds of values."""
     ledger = Ledger()
-    for i, (bound, shape) in enumerate(instances(rule, INSTANCES, seed)):
-        for values in VALUES:
-            for line in check_point(bound, shape, values, seed, dtypes, INDEPENDENT if i == 0 else ()):
-                ledger.add(line | {"family": "rule", "subject": rule.name})
+    for choice, (kinds_of_values, precisions) in EFFORT.items():
+        oracles = INDEPENDENT if choice == "odd" else ()
+        for bound, shape in chosen(rule, choice, seed):
+            for values in kinds_of_values:
+                for line in check_point(bound, shape, values, seed, dtypes[:precisions], oracles):
+                    ledger.add(line | {"family": "rule", "subject": rule.name})
     return ledger.lines()
 
 

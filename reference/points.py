@@ -5,17 +5,36 @@ four reproduce it anywhere.
 """
 
 import dataclasses
+import functools
 import math
 from typing import Any
 
 import jax
 import numpy as np
 
-from manual_backprop.signature import Kinks, Leaf, OneOf, SignatureError, Sorted, is_leaf, unify, with_sizes
+from manual_backprop.signature import Kinks, Leaf, OneOf, SignatureError, Sorted, is_leaf, kind_of, unify, with_sizes
+
+from .interpreter import inner_jaxprs, open_jaxpr
 
 LENGTHS = (1, 2, 3, 5)
 BATCHES = ((), (1,), (3,), (2, 3))
-VALUES = ("normal", "tied", "zero", "large", "tiny", "mixed", "kinks")
+VALUES = ("normal", "tied", "zero", "large", "tiny", "mixed", "kinks", "wide")
+SMALLEST, LARGEST = -40, 8  # powers of two between which the sizes of 'wide' values lie
+LONG = 131  # prime, so that no block and no stride divides it
+
+# How the lengths of a rule are chosen: odd ones that all differ, so that a transposed or exchanged axis shows; 1
+# everywhere; drawn from LENGTHS and BATCHES; leading axes; all alike; one beyond every block; none.
+CHOICES = ("odd", "one", "drawn", "batched", "square", "long", "empty")
+# The axes that `*name` stands for, and the lengths of the other names in turn; what is not said is drawn.
+SIZES = {
+    "odd": ((3, 2), (5, 4, 7, 3)),
+    "one": ((), (1,)),
+    "batched": ((2, 1, 3), ()),
+    "square": ((4, 4), (4,)),
+    "long": ((LONG,), (LONG,)),
+    "short": ((2,), (2, 3)),  # beside a long one
+    "empty": ((0,), ()),
+}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -40,7 +59,8 @@ def point(rule, input, values: str = "normal", seed: int = 0) -> Point:
     x = input_leaves(rule, input)
     parameters, output = rule.shapes(x)
     rng = np.random.default_rng([seed, VALUES.index(values)])
-    primals = jax.tree.map(lambda leaf: draw(leaf, rng, values), (x, *parameters), is_leaf=is_leaf)
+    often = _constants(rule, input) if values == "kinks" else ()
+    primals = jax.tree.map(lambda leaf: draw(leaf, rng, values, often), (x, *parameters), is_leaf=is_leaf)
     cotangent = jax.tree.map(lambda leaf: _cotangent(leaf, rng), output, is_leaf=is_leaf)
     return Point(primals, cotangent, input, values, seed)
 
@@ -64,8 +84,32 @@ def input_leaves(rule, shape):
     return with_sizes(rule.input, sizes)
 
 
-def draw(leaf: Leaf, rng: np.random.Generator, values: str):
-    """One array of a leaf's kind and shape, inside its domain."""
+@functools.lru_cache(256)
+def _constants(rule, input) -> tuple[float, ...]:
+    """The float constants of a rule's definition, of either sign, and 0 and 1: where an undeclared kink may lie."""
+    if not hasattr(rule, "signature"):
+        return ()  # what flows into the layers of a network is not drawn
+    primals = point(rule, input).primals
+    try:
+        with jax.enable_x64(True):
+            found = constants(jax.make_jaxpr(rule.definition)(*primals))
+    except Exception:  # a definition that raises is a finding where it is checked
+        found = set()
+    near = {size for size in {0.0, 1.0, *map(abs, found)} if size <= 2.0**LARGEST}
+    return tuple(sorted(sign * size for size in near for sign in (-1.0, 1.0)))
+
+
+def constants(closed) -> set[float]:
+    """Every finite single number of a floating dtype that stands in a traced function, its inner ones included."""
+    jaxpr, captured = open_jaxpr(closed)
+    written = [np.asarray(atom.val) for equation in jaxpr.eqns for atom in equation.invars if hasattr(atom, "val")]
+    single = [a for a in (*written, *captured) if np.shape(a) == () and kind_of(a) == "float" and np.isfinite(a)]
+    inner = [constants(body) for equation in jaxpr.eqns for body in inner_jaxprs(equation)]
+    return set().union(map(float, single), *inner)
+
+
+def draw(leaf: Leaf, rng: np.random.Generator, values: str, often: tuple[float, ...] = ()):
+    """One array of a leaf's kind and shape, inside its domain; with kinks also numbers of `often`."""
     if leaf.kind == "key":
         return (
             jax.random.split(jax.random.key(int(rng.integers(2**31))), leaf.shape)
@@ -76,7 +120,7 @@ def draw(leaf: Leaf, rng: np.random.Generator, values: str):
         return rng.random(leaf.shape) < 0.5
     if leaf.kind == "integer":
         return rng.integers(*whole_numbers(leaf), size=leaf.shape)
-    return np.asarray(_into_domain(leaf, _reals(leaf.shape, rng, values), rng, values), np.float64)
+    return np.asarray(_into_domain(leaf, _reals(leaf.shape, rng, values), rng, values, often), np.float64)
 
 
 def _reals(shape, rng, values):
@@ -87,22 +131,33 @@ def _reals(shape, rng, values):
         return normal * (rng.random(shape) < 0.5)
     if values == "mixed":
         return normal * 2.0 ** rng.integers(-8, 6, size=shape)
+    if values == "wide":
+        return np.copysign(2.0 ** _wide(shape, rng), normal)
     return normal * {"large": 32.0, "tiny": 2.0**-10}.get(values, 1.0)
 
 
-def _into_domain(leaf, x, rng, values):
+def _wide(shape, rng):
+    """Exponents all over SMALLEST … LARGEST, one in each of as many equal parts as there are elements."""
+    parts = rng.permutation(math.prod(shape)).reshape(shape)
+    return SMALLEST + (LARGEST - SMALLEST) * (parts + rng.random(shape)) / max(parts.size, 1)
+
+
+def _into_domain(leaf, x, rng, values, often):
     for constraint in leaf.domain:
         if isinstance(constraint, OneOf):
             return rng.choice(constraint.values, size=leaf.shape)
-        if isinstance(constraint, Kinks) and values == "kinks":
-            x = np.where(rng.random(leaf.shape) < 0.5, rng.choice(constraint.points, size=leaf.shape), x)
     low, high = _bounds(leaf)
+    off = 0.0 if values == "wide" else 2.0**-8
     if math.isfinite(low) and math.isfinite(high):
         x = low + (high - low) / (1 + np.exp(-x))
     elif math.isfinite(low):
-        x = low + np.abs(x) + 2.0**-8
+        x = low + np.abs(x) + off
     elif math.isfinite(high):
-        x = high - np.abs(x) - 2.0**-8
+        x = high - np.abs(x) - off
+    if values == "kinks":
+        inside = [number for number in often if low < number < high]
+        for points in (inside, *(c.points for c in leaf.domain if isinstance(c, Kinks))):
+            x = np.where(rng.random(leaf.shape) < 0.5, rng.choice(points, size=leaf.shape), x) if points else x
     return np.sort(x, axis=-1) if any(c is Sorted or isinstance(c, Sorted) for c in leaf.domain) else x
 
 
@@ -137,24 +192,35 @@ def _cotangent(leaf, rng):
 
 
 def instances(rule, count: int, seed: int):
-    """(rule with every length and option bound, input shape) for `count` choices of lengths.
+    """(rule with every length and option bound, input shape) for `count` of CHOICES: odd first, then one everywhere.
 
-    The first has odd lengths that all differ, so that a transposed or exchanged axis shows; the second has length 1
-    everywhere; the others are drawn from LENGTHS and BATCHES.
+    Where a choice does not apply, and after the cheap ones, lengths are drawn.
     """
-    rng = np.random.default_rng(seed)
-    names = rule.signature.sizes
     for i in range(count):
+        choice = CHOICES[i] if i < CHOICES.index("long") else "drawn"
+        yield next(chosen(rule, choice, seed + i), None) or next(chosen(rule, "drawn", seed + i))
+
+
+def chosen(rule, choice: str, seed: int):
+    """The instances of one of CHOICES: 'long' has one for every length, and a choice that does not apply has none."""
+    rng = np.random.default_rng([seed, CHOICES.index(choice)])
+    names = rule.signature.sizes
+    if choice in ("batched", "empty") and not any(name.startswith("*") for name in names):
+        return
+    for long in names if choice == "long" else ("",):
         options = {k: choices[rng.integers(len(choices))] for k, choices in rule.signature.options.items()}
-        sizes = {name: _size(name, i, position, rng) for position, name in enumerate(names)}
+        sizes = {
+            name: _size(name, "short" if long not in ("", name) else choice, i, rng) for i, name in enumerate(names)
+        }
         bound = rule.bind(**{n: s for n, s in sizes.items() if n in rule.signature.free_sizes}, **options)
         yield bound, _shape(with_sizes(rule.input, sizes))
 
 
-def _size(name, i, position, rng):
+def _size(name, choice, position, rng):
+    batch, lengths = SIZES.get(choice, (None, ()))
     if name.startswith("*"):
-        return [(3, 2), ()][i] if i < 2 else BATCHES[rng.integers(len(BATCHES))]
-    return [(5, 4, 7, 3)[position % 4], 1][i] if i < 2 else LENGTHS[rng.integers(len(LENGTHS))]
+        return BATCHES[rng.integers(len(BATCHES))] if batch is None else batch
+    return lengths[position % len(lengths)] if lengths else LENGTHS[rng.integers(len(LENGTHS))]
 
 
 def _shape(tree):
