@@ -47,8 +47,9 @@ def right(*, args: str, truth: Callable | None = None, argnums=None) -> Callable
 
 def _register(says, args, truth, argnums):
     def register(make):
-        assert make.__name__ not in CASES, f"two cases are called {make.__name__}"
-        CASES[make.__name__] = Case(make.__name__, make, args, says, truth, argnums, make.__doc__ or "")
+        name = f"{make.__module__.rsplit('.', 1)[-1]}.{make.__name__}"
+        assert name not in CASES, f"two cases are called {name}"
+        CASES[name] = Case(name, make, args, says, truth, argnums, make.__doc__ or "")
         return make
 
     return register
