@@ -17,13 +17,12 @@ AT_A_GLANCE = (
     arrays.sign,
     arrays.factor,
     arrays.conjugate,
+    arrays.narrow,
     arrays.arranged,
     arrays.exchanged,
     arrays.shifted,
-    places.conditioned,
-    places.located,
-    arrays.projected,
 )
+IN_PLACES = (places.conditioned, places.located, arrays.projected)
 
 
 def diagnose(failure: Failure) -> Explanation | None:
@@ -36,38 +35,57 @@ def diagnose(failure: Failure) -> Explanation | None:
     """
     if not failure.wrong.any():
         return None
-    for hypothesis in AT_A_GLANCE:
-        if explanation := hypothesis(failure):
-            return explanation
-    return _from_the_graph(failure) or _from_behaviour(failure)
+    if explanation := _of(AT_A_GLANCE, failure):
+        return explanation
+    bench = _bench(failure)
+    return _of_the_graph(bench) or _of(IN_PLACES, failure) or _at_last(bench) or _of_behaviour(failure)
 
 
-def _from_the_graph(failure):
-    """Changes of the definition's own backward pass, which need it to be traced and compiled."""
+def _of(hypotheses, *asked):
+    return next(filter(None, (hypothesis(*asked) for hypothesis in hypotheses)), None)
+
+
+def _bench(failure):
     if failure.definition is None:
         return None
-    from . import local, paths, residuals
-    from .graph import graph_of
+    from .bench import bench_of  # it needs JAX to trace the definition, which the arrays alone do not
 
-    graph = graph_of(failure)
-    if graph is None:
+    return bench_of(failure)
+
+
+def _of_the_graph(bench):
+    """Changes of the definition's own backward pass that have a name."""
+    if bench is None:
         return None
-    for hypothesis in (
+    from . import constants, local, paths, residuals, transposes
+
+    hypotheses = (
         residuals.other_cotangent,
         paths.one_use,
-        paths.in_loops,
-        residuals.other_primal,
+        transposes.summed,
         paths.two_uses,
-        residuals.other_constant,
+        paths.in_loops,
+        constants.moved_epsilon,
+        constants.other_constant,
+        residuals.other_primal,
         local.at_another_value,
-        local.another_function,
-    ):
-        if explanation := hypothesis(failure, graph):
-            return explanation
-    return None
+        transposes.reordered,
+        transposes.transposed,
+        transposes.partial,
+    )
+    return _of(hypotheses, bench)
 
 
-def _from_behaviour(failure):
+def _at_last(bench):
+    """Where the mistake is, if not what it is."""
+    if bench is None:
+        return None
+    from . import local
+
+    return _of((local.another_function, local.enters), bench)
+
+
+def _of_behaviour(failure):
     from .behaviour import behaves
 
     return behaves(failure)

@@ -2,14 +2,31 @@
 
 import itertools
 
+import jax.numpy as jnp
 import numpy as np
 
 from manual_backprop.signature import kind_of
 
+from ..allowance import unit
 from . import numbers
-from .failure import Explanation, Failure, over
+from .failure import Explanation, Failure, most, over
 
 AXES = 4  # all orders of up to so many axes are tried
+
+
+def narrow(failure: Failure):
+    """Every element fits a narrower dtype, and the truth, rounded to it, is what came."""
+    for dtype in ("float32", "float16", "bfloat16"):
+        if jnp.finfo(dtype).eps < 4 * unit(failure.dtype) or failure.got.size < 4 or np.iscomplexobj(failure.got):
+            continue
+        with np.errstate(all="ignore"):
+            short = failure.got.astype(jnp.dtype(dtype)).astype(np.float64)
+            near = np.abs(failure.got - failure.truth) <= failure.allowance + 4 * jnp.finfo(dtype).eps * np.abs(
+                failure.truth
+            )
+        if (short == failure.got).all() and near.all() and np.unique(failure.got).size > 3:
+            return Explanation("dtype", f"rounded to {dtype} on the way")
+    return None
 
 
 def dropped(failure: Failure):
@@ -48,13 +65,22 @@ def factor(failure: Failure):
     if isinstance(found, complex) and abs(found.imag) > abs(found.real):
         return Explanation("factor", f"off by a factor of {found:.6g} everywhere: i was dropped or repeated")
     found = float(np.real(found))
-    words = numbers.named(found, lambda value: failure.explains(value * truth, factor=abs(value)), failure)
     telling = np.count_nonzero(np.abs(truth) > allowance)
-    if words and (telling > 1 or found in (2.0, 0.5) or len(words) < 60):
+    if telling < 2 < truth.size:
+        return None
+    if np.size(failure.cotangent) == 1 and failure.cotangent is not None and not isinstance(failure.cotangent, tuple):
+        inverse = 1 / complex(np.ravel(failure.cotangent)[0]).real
+        if failure.explains(inverse * truth, factor=abs(inverse)):
+            return Explanation(
+                "ignores_cotangent", "the cotangent is ignored: this is the gradient for a cotangent of one"
+            )
+    words = numbers.named(found, lambda value: failure.explains(value * truth, factor=abs(value)), failure)
+    if words:
         which = f"{words}: a mean or a sum too many or too few" if "length" in words else words
         return Explanation("factor", f"off by a factor of {found:.6g} everywhere, which is {which}")
     if telling > 1:
-        return Explanation("factor", f"off by a factor of {found:.6g} everywhere: a constant was dropped or repeated")
+        text = f"off by a factor of {found:.6g} everywhere: a constant was dropped or repeated"
+        return Explanation("factor", text)
     return None
 
 
@@ -65,14 +91,14 @@ def arranged(failure: Failure):
     truth = failure.truth
     if truth.size < 2:
         return None
-    for words, candidate in _orders(truth):
+    for words, candidate in orders(truth):
         for sign_words, value in ((words, candidate), (f"{words}, and the sign is wrong", -candidate)):
             if failure.explains(value):
                 return Explanation("permuted", sign_words)
     return _reordered(failure)
 
 
-def _orders(truth):
+def orders(truth):
     """The truth in other orders, with words for each."""
     if truth.ndim >= 2:
         if truth.shape[-1] == truth.shape[-2]:
@@ -136,20 +162,16 @@ def _reordered(failure):
 
 
 def exchanged(failure: Failure):
-    for name, (_, value, _) in failure.leaves.items():
+    """With another leaf that is wrong as well: minus the cotangent of one that is right is more likely a path less."""
+    for name, (got, value, allowance) in failure.leaves.items():
         value = np.asarray(value)
         if name == failure.leaf or value.size < 2:
             continue
-        for words, candidate in (
-            (f"exchanged: this is the cotangent of {name}", value),
-            (f"exchanged: this is the cotangent of {name}, with the sign changed", -value),
-            (
-                f"exchanged: this is the cotangent of {name}, transposed",
-                np.swapaxes(value, -1, -2) if value.ndim > 1 else value,
-            ),
-        ):
-            if failure.explains(candidate):
-                return Explanation("exchanged", words)
+        turned = np.swapaxes(value, -1, -2) if value.ndim > 1 else value
+        both = most(over(got, value, allowance)) > 1
+        for how, candidate in (("", value), (", with the sign changed", -value), (", transposed", turned)):
+            if (both or not how) and failure.explains(candidate):
+                return Explanation("exchanged", f"exchanged: this is the cotangent of {name}{how}")
     return None
 
 

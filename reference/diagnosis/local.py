@@ -1,22 +1,26 @@
 """Mistakes in one local derivative: taken at another value, or another function altogether."""
 
+import functools
 import math
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 
+from ..allowance import unit
+from ..interpreter import names
+from ..precision import ELEMENTWISE
 from . import places, words
+from .bench import Bench, Leaves
 from .failure import Explanation, Failure
-from .graph import Graph, Use
-from .paths import Leaves, together
+from .graph import Use
 
-ROWS = 2048  # of candidates, and of elements whose multipliers are solved for
-NUMBERS = 2**21  # in all rows of multipliers
+SOLVED = 1024  # numbers that are solved for at a time
 
 _ROOT_PI = math.sqrt(math.pi)
 
 # The derivative of a primitive with respect to an operand, in the forms in which it is written by hand: from the
-# operands (a, b) or from the result y.
+# operands a, b or from the result y.
 DERIVATIVES = {
     ("exp", 0): [("y", lambda y: y), ("a", np.exp)],
     ("log", 0): [("a", lambda a: 1 / a)],
@@ -38,163 +42,243 @@ DERIVATIVES = {
     ("pow", 0): [("ab", lambda a, b: b * a ** (b - 1)), ("yab", lambda y, a, b: b * y / a)],
     ("pow", 1): [("ya", lambda y, a: y * np.log(a)), ("ab", lambda a, b: a**b * np.log(a))],
 }
-LINEAR = ("add", "sub", "neg", "add_any", "copy", "convert_element_type", "stop_gradient")
+LINEAR = names("add sub neg add_any copy convert_element_type stop_gradient")
+POINTWISE = ELEMENTWISE | names("abs max min select_n clamp neg copy custom_jvp_call sign floor round")
+NARROW = ("bfloat16", "float16", "float32")
 
 
-def _forms(use: Use):
+def forms(use: Use):
+    """The derivative with respect to the operand that is used, in several forms."""
     if use.primitive == "integer_pow":
-        n = use.equation.params["y"]
-        return [("a", lambda a: n * a ** float(n - 1))]
+        n = float(use.equation.params["y"])
+        return [("a", lambda a: n * a ** (n - 1))]
     return DERIVATIVES.get((use.primitive, use.operand), [])
 
 
-def at_another_value(failure: Failure, graph: Graph):
-    """The derivative of one equation with one of its arguments taken from elsewhere in the computation."""
-    width = sum(part.stop - part.start for part in graph.parts.values())
-    if not width:
-        return None
-    values, outs = graph.values(failure.primals)
-    arrays = _distinct(values, outs)
+def at_another_value(bench: Bench):
+    """The derivative of one equation, in all rounds of a loop, with one of its arguments taken from elsewhere."""
+    graph = bench.graph
+    bodies: dict[tuple, list[Use]] = {}
+    for use in graph.free:
+        if forms(use):
+            bodies.setdefault(use.body, []).append(use)
     rows, told = [], []
-    for use in graph.pointwise:
-        for text, multiplier in _alternatives(use, values, arrays):
-            if (len(rows) + 1) * width > NUMBERS or len(rows) >= ROWS:
-                break
-            row = np.ones(width)
-            row[graph.parts[use.index]] = multiplier.ravel()
-            rows.append(row)
-            told.append((use, text))
+    for uses in bodies.values():
+        alternatives = [dict(_alternatives(use, bench)) for use in uses]
+        for text in alternatives[0]:
+            if all(text in other for other in alternatives) and len(rows) < bench.room(graph.width):
+                row = np.ones(graph.width)
+                for use, other in zip(uses, alternatives, strict=True):
+                    row[graph.parts[use.index]] = other[text].ravel()
+                rows.append(row)
+                told.append((uses[0], text))
     if not rows:
         return None
-    stacks = graph.multiplied(np.asarray(rows), failure.primals, failure.cotangent)
-    for leaves, alone in together(failure):
-        found = [told[i] for i in leaves.explained(stacks)]
-        if found:
-            use, text = max(found, key=lambda pair: (pair[0].line is not None, pair[0].index))
-            what = words.operation(use)
-            text = f"the derivative of {what} is computed {text}"
-            return Explanation("wrong_residual", text + alone, words.where(use))
+    stacks = graph.multiplied(rows, bench.primals, bench.cotangent)
+    for leaves in bench.sets:
+        if found := [told[i] for i in leaves.explained(stacks)]:
+            use, text = max(found, key=lambda pair: (pair[0].line is not None, "another" not in pair[1], pair[0].index))
+            text = f"the derivative of {words.operation(use)} is computed {text}"
+            return Explanation("wrong_residual", text + leaves.alone, words.where(use))
     return None
 
 
-def _distinct(values, outs):
-    found = []
-    for array in [*outs, *values.values()]:
-        plain = array.dtype.kind == "f" and array.size and np.isfinite(array).all()
-        if plain and not any(a.shape == array.shape and np.array_equal(a, array) for a in found):
-            found.append(array)
-    return found
-
-
-def _alternatives(use, values, arrays):
-    """Words and multipliers: the other derivative over the right one."""
-    here = {"a": values.get((use.path, 0)), "b": values.get((use.path, 1)), "y": values.get((use.path, "out"))}
+def arguments(use: Use, bench: Bench) -> dict[str, np.ndarray | None]:
+    """The operands a and b and the result y of an equation."""
+    values = bench.values[0]
+    here = {name: values.get((use.path, key)) for name, key in (("a", 0), ("b", 1), ("y", "y"))}
     literals = {n: a.val for n, a in zip("ab", use.equation.invars, strict=False) if hasattr(a, "val")}
-    here |= {name: np.asarray(value, np.float64) for name, value in literals.items()}
-    for names, form in _forms(use):
-        if any(here[name] is None for name in names):
+    return here | {name: np.asarray(value, np.float64) for name, value in literals.items()}
+
+
+def _alternatives(use: Use, bench: Bench):
+    """Words and multipliers: the other derivative over the right one."""
+    here = arguments(use, bench)
+    for letters, form in forms(use):
+        if any(here[letter] is None for letter in letters):
             continue
-        own = [here[name] for name in names]
+        own = [here[letter] for letter in letters]
         with np.errstate(all="ignore"):
             right = form(*own)
-            for k, name in enumerate(names):
-                for other in arrays:
-                    if other.shape == own[k].shape and not np.array_equal(other, own[k]):
-                        multiplier = form(*own[:k], other, *own[k + 1 :]) / right
-                        if multiplier.shape == use.shape and np.isfinite(multiplier).all():
-                            yield _words(name, other, here), multiplier
+            for k, letter in enumerate(letters):
+                for text, other in _others(use, bench, here, letter):
+                    if other.shape != own[k].shape or np.array_equal(other, own[k]):
+                        continue
+                    multiplier = form(*own[:k], other, *own[k + 1 :]) / right
+                    if multiplier.shape == use.shape and np.isfinite(multiplier).all():
+                        yield text, multiplier
 
 
-def _words(name, other, here) -> str:
-    right = {"a": "its first operand", "b": "its second operand", "y": "its result"}
+def _others(use: Use, bench: Bench, here, letter):
+    """What may stand in the place of an argument, with words for it."""
+    name = {"a": "its first operand", "b": "its second operand", "y": "its result"}
     if here["b"] is None:
-        right["a"] = "its operand"
-    same = (n for n, a in here.items() if n != name and a is not None and np.array_equal(a, other))
-    taken = next((right[n] for n in same), "another value of the same shape")
-    return f"at {taken} in place of {right[name]}"
+        name["a"] = "its operand"
+    own = here[letter]
+    for other in here.keys() - {letter}:
+        if here[other] is not None:
+            yield f"at {name[other]} in place of {name[letter]}", here[other]
+    for dtype in NARROW:
+        if jnp.finfo(dtype).eps > 2 * unit(bench.failure.dtype):
+            yield f"at {name[letter]} rounded to {dtype}", own.astype(jnp.dtype(dtype)).astype(np.float64)
+    for axis, length in enumerate(own.shape):
+        for shift in (1, -1) if length > 1 else ():
+            yield f"at {name[letter]} shifted by {shift} along axis {axis}", np.roll(own, shift, axis)
+    if not use.round:
+        for array in bench.arrays:
+            yield f"at another value, of the same shape as {name[letter]}", array
+        return
+    yield from _in_rounds(use, bench, letter, name[letter])
+
+
+def _in_rounds(use: Use, bench: Bench, letter, name):
+    """The values of the same round, and of the rounds before and after."""
+    values = bench.values[0]
+    key = {"a": 0, "b": 1, "y": "y"}[letter]
+    step = next(i for i, step in enumerate(use.path) if isinstance(step, str))
+    t = int(use.path[step][1:])
+    for other, when in ((t - 1, "before"), (t + 1, "after")):
+        path = (*use.path[:step], f"@{other}", *use.path[step + 1 :])
+        # The first round has none before it, and the last none after: whatever stands there then, nothing or its own.
+        yield f"at {name} of the round {when}", values.get((path, key), values[use.path, key])
+        yield f"at {name} of the round {when}, or at zero", values.get((path, key), 0 * values[use.path, key])
+    for (path, other), value in values.items():
+        if path[: step + 1] == use.path[: step + 1] and value.dtype.kind == "f":
+            # The same place in every round has the same words.
+            yield f"at another value than {name}, from step {path[step + 1 :]}.{other} of its round", value
 
 
 # --- another function ------------------------------------------------------------------------------------------------
 
 
-def another_function(failure: Failure, graph: Graph):
+def another_function(bench: Bench):
     """A multiplier for every element of one use, solved for from several cotangents at the same primals.
 
     There are more equations than unknowns, so that a solution says something.
     """
-    judged = [(failure, failure.primals, failure.cotangent)]
-    for seed in (1, 2) if failure.at else ():
-        judged.append(_elsewhere(failure, seed))
-    if any(j is None for j in judged):
+    judged = _judged(bench)
+    if judged is None:
         return None
     best = None
-    for use in sorted(graph.pointwise, key=lambda u: (u.primitive in LINEAR, -u.index)):
+    pointwise = [use for use in bench.graph.free if use.primitive in POINTWISE and not use.round]
+    for use in sorted(pointwise, key=lambda u: (u.primitive in LINEAR, -u.index)):
         size = math.prod(use.shape)
-        if not size or size > ROWS // 4 or size * sum(p.stop - p.start for p in graph.parts.values()) > NUMBERS:
+        if not 0 < size <= SOLVED or size * len(judged) > bench.room(bench.graph.width):
             continue
-        found = _solved(use, graph, judged)
+        found = _solved(use, judged)
         if found is not None:
-            multiplier, alone = found
-            explanation, simple = _told(use, multiplier, alone, failure, graph)
+            explanation, simple = _told(use, *found, bench)
             if simple:
                 return explanation
             best = best or explanation
     return best
 
 
-def _elsewhere(failure, seed):
-    """The failure at the same primals with another cotangent."""
+def _judged(bench: Bench) -> list[Bench] | None:
+    """The failure, and with other cotangents at the same primals."""
+    if not hasattr(bench, "judged"):
+        found = [bench]
+        for seed in (1, 2) if bench.failure.at else ():
+            found.append(_elsewhere(bench, seed))
+        bench.judged = None if any(b is None for b in found) else found
+    return bench.judged
+
+
+def _elsewhere(bench, seed):
     rng = np.random.default_rng(seed)
-    change = lambda a: np.asarray(rng.standard_normal(np.shape(a)), np.asarray(a).dtype)  # noqa: E731
-    cotangent = jax.tree.map(change, failure.cotangent)
+    failure = bench.failure
+
+    def drawn(a):
+        a = np.asarray(a)
+        return a if a.dtype == jax.dtypes.float0 else np.asarray(rng.standard_normal(a.shape), a.dtype)
+
+    cotangent = jax.tree.map(drawn, failure.cotangent)
     try:
         leaves = failure.at(failure.primals, cotangent)
     except Exception:  # the derivative may raise elsewhere
         return None
     if leaves.keys() != failure.leaves.keys():
         return None
-    return Failure(failure.leaf, leaves, dtype=failure.dtype), failure.primals, cotangent
+    return Bench(Failure(failure.leaf, leaves, failure.primals, cotangent, dtype=failure.dtype), bench.graph)
 
 
-def _solved(use, graph, judged):
-    part = graph.parts[use.index]
-    width = max(p.stop for p in graph.parts.values())
-    rows = np.ones((1 + part.stop - part.start, width))
-    rows[np.arange(1, len(rows)), np.arange(part.start, part.stop)] = 0
-    stacks = [graph.multiplied(rows, primals, cotangent) for _, primals, cotangent in judged]
-    for names, alone in ((list(judged[0][0].leaves), ""), ([judged[0][0].leaf], "alone")):
+def _solved(use: Use, judged: list[Bench]):
+    size = math.prod(use.shape)
+    stacks = []
+    for bench in judged:
+        bar = bench.values[1][use.path, use.operand]
+        changes = [(use, bar + (np.arange(size) == i).reshape(bar.shape) * bar) for i in range(size)]
+        found = bench.injected(changes)
+        stacks.append([a - base for a, base in zip(found, bench.truth, strict=True)])
+    for names_, alone in ((list(judged[0].failure.leaves), False), ([judged[0].failure.leaf], True)):
         matrix, off = [], []
-        for (failure, *_), stack in zip(judged, stacks, strict=True):
-            leaves = Leaves(failure, names)
-            effects = leaves.rows(stack)
-            matrix.append((effects[:1] - effects[1:]).T)
+        for bench, stack in zip(judged, stacks, strict=True):
+            leaves = Leaves(bench.failure, names_)
+            matrix.append(leaves.rows(stack).T)
             off.append(leaves.off)
         matrix, off = np.concatenate(matrix), np.concatenate(off)
-        telling = np.count_nonzero(np.max(np.abs(matrix), axis=1, initial=0) > 1)
         if not np.isfinite(off).all() or not np.isfinite(matrix).all():
             continue
+        telling = np.count_nonzero(np.max(np.abs(matrix), axis=1, initial=0) > 1)
         solution, _, rank, _ = np.linalg.lstsq(matrix, off, rcond=None)
         if telling < rank + max(3, rank // 2) or np.max(np.abs(matrix @ solution - off), initial=0) > 2:
             continue
         seen = np.max(np.abs(matrix), axis=0) > 1
-        return np.where(seen, 1 + solution, 1).reshape(use.shape), alone
+        return (
+            np.where(seen, 1 + solution, 1).reshape(use.shape),
+            1 / np.max(np.abs(matrix), axis=0, initial=1).max(),
+            alone,
+        )
     return None
 
 
-def _told(use, multiplier, alone, failure, graph):
+def _told(use: Use, multiplier, resolution, alone, bench: Bench):
     """What is said of a multiplier, and whether it is simple: wrong at some places alone."""
-    alone = f", in the cotangent of {failure.leaf} alone" if alone else ""
-    values, _ = graph.values(failure.primals)
+    alone = f", in the cotangent of {bench.failure.leaf} alone" if alone else ""
+    values = bench.values[0]
     operands = {
         f"operand {k} of it" if len(use.equation.invars) > 1 else "its operand": values[use.path, k].astype(np.float64)
         for k in range(len(use.equation.invars))
         if (use.path, k) in values and values[use.path, k].dtype.kind in "fiub"
     }
-    wrong = np.abs(multiplier - 1) > 1e-6 * max(1.0, float(np.max(np.abs(multiplier))))
+    wrong = np.abs(multiplier - 1) > max(resolution, 1e-6 * float(np.max(np.abs(multiplier))))
     what = words.operation(use)
-    if not wrong.all() and (told := places.condition(wrong, operands) or places.place(wrong)):
-        return Explanation(told[0], f"the derivative of {what} is wrong {told[1]}{alone}", words.where(use)), True
+    if not wrong.all() and wrong.any():
+        told = places.place(wrong) or places.condition(wrong, operands)
+        if told:
+            return Explanation(told[0], f"the derivative of {what} is wrong {told[1]}{alone}", words.where(use)), True
     worst = np.unravel_index(np.argmax(np.abs(multiplier - 1)), multiplier.shape)
     at = next((f" where {name} is {a[worst]:.4g}" for name, a in operands.items() if a.shape == multiplier.shape), "")
     text = f"the derivative of {what} is another function: off by a factor of {multiplier[worst]:.4g}{at}{alone}"
     return Explanation("local_derivative", text, words.where(use)), False
+
+
+def enters(bench: Bench):
+    """All that is wrong flows back through one use, whatever it is: more equations than unknowns say so."""
+    leaves = bench.sets[0]
+    rows = []
+    for use in bench.graph.free:
+        size = math.prod(use.shape)
+        if not 0 < size <= SOLVED or size * 2 > len(leaves.off) or use.round:
+            continue
+        bar = bench.values[1][use.path, use.operand]
+        unit_changes = [(use, bar + (np.arange(size) == i).reshape(bar.shape)) for i in range(size)]
+        if size > bench.room(bench.graph.width):
+            continue
+        stack = [a - base for a, base in zip(bench.injected(unit_changes), bench.truth, strict=True)]
+        matrix = leaves.rows(stack).T
+        if not np.isfinite(matrix).all() or not np.isfinite(leaves.off).all():
+            continue
+        solution, _, rank, _ = np.linalg.lstsq(matrix, leaves.off, rcond=None)
+        telling = np.count_nonzero(np.max(np.abs(matrix), axis=1, initial=0) > 1)
+        if telling >= rank + max(3, rank // 2) and np.max(np.abs(matrix @ solution - leaves.off), initial=0) <= 2:
+            rows.append((size, -use.index, use))
+    if not rows:
+        return None
+    use = min(rows, key=functools.partial(_smallest))[2]
+    text = f"all that is wrong flows back through {words.taken(use)}: its derivative is wrong, or what comes after it"
+    return Explanation("local_derivative", text, words.where(use))
+
+
+def _smallest(row):
+    return row[:2]

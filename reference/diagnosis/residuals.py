@@ -9,33 +9,38 @@ import numpy as np
 from manual_backprop.signature import kind_of
 
 from ..allowance import unit
-from .failure import Explanation, Failure
-from .graph import Graph
-from .paths import together
+from .bench import Bench
+from .failure import Explanation
+from .graph import wide
 
 NARROW = ("bfloat16", "float16", "float32", "int8")
 
 
-def other_cotangent(failure: Failure, graph: Graph):
+def other_cotangent(bench: Bench):
     """The gradient for another cotangent of the output."""
-    leaves, structure = jax.tree.flatten(failure.cotangent)
-    wide = [np.asarray(leaf).astype(np.result_type(leaf, np.float64)) for leaf in leaves]
-    for kind, text, change in _cotangents(wide, unit(failure.dtype)):
+    leaves, structure = jax.tree.flatten(bench.cotangent)
+    leaves = [wide(leaf) for leaf in leaves]
+
+    def explains(other):
+        return bench.reproduces(bench.graph.gradient(bench.primals, structure.unflatten(other)))
+
+    for kind, text, change in _cotangents(leaves, unit(bench.failure.dtype)):
         with np.errstate(all="ignore"):
-            other = [np.asarray(change(leaf)) for leaf in wide]
-        if [a.shape for a in other] != [a.shape for a in wide]:
+            other = [np.asarray(change(leaf)) for leaf in leaves]
+        if [a.shape for a in other] != [a.shape for a in leaves]:
             continue
-        if all(np.array_equal(a, b) for a, b in zip(other, wide, strict=True)):
+        if all(np.array_equal(a, b) for a, b in zip(other, leaves, strict=True)):
             continue
-        candidate = graph.gradient(failure.primals, structure.unflatten(other))
-        if alone := _reproduced(failure, candidate):
-            return Explanation(kind, text + alone[0])
-    if len(wide) > 1:
-        for i in range(len(wide)):
-            without = [np.zeros_like(a) if i == j else a for j, a in enumerate(wide)]
-            alone = _reproduced(failure, graph.gradient(failure.primals, structure.unflatten(without)))
-            if alone:
-                return Explanation("missing_path", f"the cotangent of output {i} is not used{alone[0]}")
+        if found := explains(other):
+            return Explanation(kind, text + found.alone)
+    for i in range(len(leaves)) if len(leaves) > 1 else ():
+        for words, own in (
+            (f"the cotangent of output {i} is not used", 0.0),
+            (f"the cotangent of output {i} alone is used", 1.0),
+        ):
+            changed = [a * (own if i == j else 1 - own) for j, a in enumerate(leaves)]
+            if found := explains(changed):
+                return Explanation("missing_path", words + found.alone)
     return None
 
 
@@ -46,16 +51,22 @@ def _cotangents(leaves, u):
         text = f"the {name} of the cotangent stands for the cotangent"
         yield "ignores_cotangent", text, lambda a, f=f: np.full_like(a, f(a))
     yield "ignores_cotangent", "its first element stands for the cotangent", lambda a: np.full_like(a, a.ravel()[0])
-    for axis in range(max((a.ndim for a in leaves), default=0)):
+    axes = range(min((a.ndim for a in leaves), default=0))
+    for axis in axes:
         for name, f in (("mean", np.mean), ("sum", np.sum)):
             text = f"the {name} of the cotangent over axis {axis} stands for the cotangent"
-            yield (
-                "ignores_cotangent",
-                text,
-                lambda a, f=f, axis=axis: np.broadcast_to(f(a, axis, keepdims=True), a.shape),
-            )
-        take = f"the first place of the cotangent along axis {axis} stands for all"
-        yield "ignores_cotangent", take, lambda a, axis=axis: np.broadcast_to(np.take(a, [0], axis), a.shape)
+
+            def along(a, f=f, axis=axis):
+                return np.broadcast_to(f(a, axis, keepdims=True), a.shape)
+
+            yield "ignores_cotangent", text, along
+        for place in (0, -1):
+            text = f"the {'last' if place else 'first'} place of the cotangent along axis {axis} stands for all"
+
+            def one(a, place=place, axis=axis):
+                return np.broadcast_to(np.take(a, [place], axis), a.shape)
+
+            yield "ignores_cotangent", text, one
     for name, f in (("absolute value", np.abs), ("square", np.square), ("sign", np.sign)):
         yield "nonlinear", f"the {name} of the cotangent stands for the cotangent", f
     for low, high in ((-1, 1), (0, np.inf), (-np.inf, 0), (-10, 10), (-0.5, 0.5), (-0.1, 0.1), (-5, 5), (-2, 2)):
@@ -65,7 +76,7 @@ def _cotangents(leaves, u):
         if dtype == "int8" or jnp.finfo(dtype).eps > 2 * u:
             text = f"the cotangent is rounded to {'whole numbers' if dtype == 'int8' else dtype}"
             yield "nonlinear", text, (np.round if dtype == "int8" else lambda a, d=dtype: _rounded(a, d))
-    for axis in range(max((a.ndim for a in leaves), default=0)):
+    for axis in axes:
         text = f"the cotangent is reversed along axis {axis}"
         yield "permuted", text, lambda a, axis=axis: np.flip(a, axis)
         for shift in (1, -1):
@@ -79,66 +90,70 @@ def _rounded(a, dtype):
     return np.asarray(a.real).astype(jnp.dtype(dtype)).astype(np.float64)
 
 
-def _reproduced(failure, candidate) -> tuple[str] | None:
-    stacks = [np.asarray(leaf)[None] for leaf in candidate]
-    return next(((alone,) for leaves, alone in together(failure) if leaves.explained(stacks)), None)
-
-
-def other_primal(failure: Failure, graph: Graph):
+def other_primal(bench: Bench):
     """The gradient where one primal is replaced: by the output, another primal, nothing, or a rounded copy."""
-    leaves, structure = jax.tree.flatten(failure.primals)
+    failure = bench.failure
+    leaves, structure = jax.tree.flatten(bench.primals)
     names = _leaf_names(failure)
     floats = [i for i, leaf in enumerate(leaves) if hasattr(leaf, "dtype") and kind_of(leaf) == "float"]
-    wide = {i: np.asarray(leaves[i], np.float64) for i in floats}
-    _, outs = graph.values(failure.primals)
-    others = {names[i]: a for i, a in wide.items()}
-    others |= {"the output" if len(outs) == 1 else f"output {k}": out for k, out in enumerate(outs)}
-    bars = jax.tree.leaves(failure.cotangent)
-    others |= {"the output's cotangent": bars[0]} if len(bars) == 1 else {}
-    for i, own in wide.items():
-        changes = [(f"{name} in place of {names[i]}", a) for name, a in others.items() if a is not own]
-        changes += [(f"{names[i]} taken for {value:g}", np.full_like(own, value)) for value in (0.0, 1.0)]
-        changes += [(f"minus {names[i]} in place of {names[i]}", -own), (f"|{names[i]}|", np.abs(own))]
-        changes += _stale(names[i], own) + _narrow(failure, names[i], own)
-        changes += [(f"{names[i]} transposed", own.T)] if own.ndim == 2 else []
-        for text, value in changes:
-            value = np.asarray(value)
-            if value.shape != own.shape or value.dtype.kind != "f" or np.array_equal(value, own):
-                continue
-            other = structure.unflatten([value if j == i else leaf for j, leaf in enumerate(leaves)])
-            if alone := _reproduced(failure, graph.gradient(other, failure.cotangent)):
-                return Explanation("wrong_residual", f"the derivative is computed at another value: {text}{alone[0]}")
-    for i, j in itertools.combinations(floats, 2):
-        if wide[i].shape == wide[j].shape:
-            swap = {i: wide[j], j: wide[i]}
-            other = structure.unflatten([swap.get(k, leaf) for k, leaf in enumerate(leaves)])
-            if alone := _reproduced(failure, graph.gradient(other, failure.cotangent)):
-                text = f"the residuals {names[i]} and {names[j]} are exchanged"
-                return Explanation("wrong_residual", text + alone[0])
-    return _other_integers(failure, graph, leaves, structure, names)
-
-
-def _other_integers(failure, graph, leaves, structure, names):
-    """Labels, indices, lengths and masks that are off by one, reversed or ignored."""
+    own = {i: np.asarray(leaves[i], np.float64) for i in floats}
+    changes = [change for i in floats for change in _instead(bench, names, own, i)]
+    changes += [
+        (f"the residuals {names[i]} and {names[j]} are exchanged", {i: own[j], j: own[i]})
+        for i, j in itertools.combinations(floats, 2)
+        if own[i].shape == own[j].shape
+    ]
     for i, leaf in enumerate(leaves):
-        if not hasattr(leaf, "dtype") or kind_of(leaf) not in ("integer", "boolean"):
-            continue
-        own = np.asarray(leaf)
-        if own.dtype == bool:
-            changes = [("its opposite", ~own), ("true everywhere", np.ones_like(own))]
-        else:
-            top = own.max(initial=0)
-            changes = [("it plus one", np.minimum(own + 1, top)), ("it less one", np.maximum(own - 1, 0))]
-            changes += [("zeros", np.zeros_like(own))]
-        changes += [(f"it shifted by {s}", np.roll(own, s)) for s in (1, -1) if own.size > 1]
-        changes += [("it reversed", own[::-1])] if own.ndim else []
-        for text, value in changes:
-            if np.array_equal(value, own):
-                continue
-            other = structure.unflatten([value.astype(own.dtype) if j == i else a for j, a in enumerate(leaves)])
-            if alone := _reproduced(failure, graph.gradient(other, failure.cotangent)):
-                return Explanation("wrong_residual", f"computed with another {names[i]}: {text}{alone[0]}")
+        if hasattr(leaf, "dtype") and kind_of(leaf) in ("integer", "boolean"):
+            changes += [
+                (f"another {names[i]}: {text}", {i: value}) for text, value in _other_integers(np.asarray(leaf))
+            ]
+    for text, change in changes:
+        other = structure.unflatten([change.get(k, leaf) for k, leaf in enumerate(leaves)])
+        with np.errstate(all="ignore"):
+            found = bench.reproduces(bench.graph.gradient(other, bench.cotangent))
+        if found:
+            return Explanation("wrong_residual", f"the derivative is computed at another value: {text}{found.alone}")
     return None
+
+
+def _instead(bench, names, own, i):
+    """What may stand in the place of one primal, with words for it."""
+    mine, name = own[i], names[i]
+    outs, bars = bench.values[2], [wide(a) for a in jax.tree.leaves(bench.cotangent)]
+    others = {names[j]: a for j, a in own.items() if j != i}
+    others |= {"the output" if len(outs) == 1 else f"output {k}": out for k, out in enumerate(outs)}
+    others |= {"the output's cotangent": bars[0]} if len(bars) == 1 else {}
+    changes = [(f"{other} in place of {name}", a) for other, a in others.items()]
+    changes += [(f"minus {name} in place of it", -mine), (f"|{name}| in place of {name}", np.abs(mine))]
+    changes += _stale(name, mine) + _narrow(bench.failure, name, mine)
+    changes += [(f"{name} transposed", mine.T)] if mine.ndim == 2 else []
+    if mine.size > 1 and not _pointwise(bench):
+        changes += [(f"{name} taken for {value:g}", np.full_like(mine, value)) for value in (0.0, 1.0)]
+    for text, value in changes:
+        value = np.asarray(value)
+        if value.shape == mine.shape and value.dtype.kind == "f" and not np.array_equal(value, mine):
+            yield text, {i: value}
+
+
+def _pointwise(bench) -> bool:
+    """Whether all values have one shape: another derivative at each place is then no more than another function."""
+    return len({a.shape for a in bench.arrays if a.ndim}) <= 1
+
+
+def _other_integers(own):
+    """Labels, indices, lengths and masks that are off by one, reversed or ignored."""
+    if own.dtype == bool:
+        changes = [("its opposite", ~own), ("true everywhere", np.ones_like(own))]
+    else:
+        top = own.max(initial=0)
+        changes = [("it plus one", np.minimum(own + 1, top)), ("it less one", np.maximum(own - 1, 0))]
+        changes += [("zeros", np.zeros_like(own))]
+    changes += [(f"it shifted by {s}", np.roll(own, s)) for s in (1, -1) if own.size > 1]
+    changes += (
+        [("it reversed", own[::-1]), ("its order, or the inverse of it", np.argsort(own, axis=-1))] if own.ndim else []
+    )
+    return [(text, v.astype(own.dtype)) for text, v in changes if not np.array_equal(v, own)]
 
 
 def _stale(name, own):
@@ -164,43 +179,3 @@ def _leaf_names(failure) -> list[str]:
         for name, primal in zip(names, failure.primals, strict=False)
         for path, _ in jax.tree_util.tree_leaves_with_path(primal)
     ]
-
-
-# --- constants -------------------------------------------------------------------------------------------------------
-
-SMALL = 1e-2  # a constant below is a guard against division by zero, an epsilon
-
-
-def other_constant(failure: Failure, graph: Graph):
-    """The gradient of the definition with one of its constants changed, or taken from another place."""
-    places = list(graph.literals)
-    if not places:
-        return None
-    values = np.asarray([graph.literals[place] for place in places])
-    rows, told = [], []
-    for k, value in enumerate(values):
-        same = np.flatnonzero(values == value)
-        for other in _instead(value, values):
-            for which in [same] if len(same) == 1 else [same, [k]]:
-                row = values.copy()
-                row[which] = other
-                rows.append(row)
-                told.append((value, other))
-    if not rows or len(rows) > 4096:
-        return None
-    stacks = graph.with_literals(np.asarray(rows), failure.primals, failure.cotangent)
-    for leaves, alone in together(failure):
-        for i in leaves.explained(stacks):
-            value, other = told[i]
-            kind = "epsilon" if 0 < abs(value) < SMALL or 0 < abs(other) < SMALL else "local_derivative"
-            text = f"the derivative of the definition with {other:.6g} in place of its constant {value:.6g}"
-            return Explanation(kind, text + alone)
-    return None
-
-
-def _instead(value, values):
-    near = [0.0, 10 * value, value / 10, 100 * value, value / 100, 2 * value, value / 2, -value, value**2, 1.0]
-    near += [np.sqrt(abs(value)), 1e-3 * value, 1e3 * value, value + 1, value - 1, *values.tolist()]
-    near += [10.0**-k for k in range(3, 13)] if abs(value) < SMALL else []
-    near += [1 / value] if value else []
-    return [other for other in dict.fromkeys(map(float, near)) if other != value and np.isfinite(other)]

@@ -30,7 +30,6 @@ OPERATIONS = {
     "expand_dims": "reshape",
     "scan": "loop",
 }
-SINGLE = ("reduce_sum", "exp", "log", "tanh", "sqrt")
 PLACES = ("first", "second", "third", "fourth")
 
 
