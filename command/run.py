@@ -32,7 +32,7 @@ EFFORT = {
     "drawn": (VALUES, len(DTYPES)),
     "batched": (VALUES, 2),
     "square": (VALUES, 2),
-    "long": (("normal", "wide"), 2),
+    "long": (("normal", "wide", "kinks"), 2),
     "empty": (("normal",), 1),
 }
 

@@ -137,9 +137,10 @@ def _reals(shape, rng, values):
 
 
 def _wide(shape, rng):
-    """Exponents all over SMALLEST … LARGEST, one in each of as many equal parts as there are elements."""
-    parts = rng.permutation(math.prod(shape)).reshape(shape)
-    return SMALLEST + (LARGEST - SMALLEST) * (parts + rng.random(shape)) / max(parts.size, 1)
+    """Exponents from SMALLEST to LARGEST in equal steps, in random order, each moved by up to one."""
+    size = math.prod(shape)
+    steps = np.linspace(LARGEST, SMALLEST, size) if size > 1 else rng.uniform(SMALLEST, LARGEST, size)
+    return rng.permutation(steps).reshape(shape) - rng.random(shape)
 
 
 def _into_domain(leaf, x, rng, values, often):
@@ -157,7 +158,9 @@ def _into_domain(leaf, x, rng, values, often):
     if values == "kinks":
         inside = [number for number in often if low < number < high]
         for points in (inside, *(c.points for c in leaf.domain if isinstance(c, Kinks))):
-            x = np.where(rng.random(leaf.shape) < 0.5, rng.choice(points, size=leaf.shape), x) if points else x
+            if points:  # each as often as any other
+                spread = rng.permutation(np.resize(rng.permutation(points), x.size)).reshape(leaf.shape)
+                x = np.where(rng.random(leaf.shape) < 0.5, spread, x)
     return np.sort(x, axis=-1) if any(c is Sorted or isinstance(c, Sorted) for c in leaf.domain) else x
 
 
