@@ -15,8 +15,9 @@ INTERRUPTED = 130  # as shells say of a program that Ctrl-C ended
 PLATFORMS = ("cpu", "gpu", "tpu")
 DTYPES = ("float64", "float32", "bfloat16", "float16")
 VALUES = ("normal", "tied", "zero", "large", "tiny", "mixed", "kinks", "wide")
+PROFILES = ("quick", "default", "thorough")
 # What bad input raises; each message says what came, what was expected and what to do.
-BAD_INPUT = ("SignatureError", "ExpressionError", "RecordError")
+BAD_INPUT = ("SignatureError", "ExpressionError", "RecordError", "Unusable")
 
 
 class BadInput(click.ClickException):
@@ -80,31 +81,66 @@ def run(output, architectures, seed, dtypes, platform, quiet):
 
 
 @main.command()
-@click.argument("rules", nargs=-1)
+@click.argument("names", nargs=-1, metavar="[RULE | PACKAGE.MODULE:FUNCTION]...")
 @click.option("--expression", help="A network, e.g. 'serial(dense(5), relu, dense(3))'.")
 @click.option("--input", "shape", help="The input's shape, e.g. '(3, 4)'; several for a pair: '((3, 4), (3, 4))'.")
 @click.option("--values", multiple=True, type=click.Choice(VALUES), help="Kinds of values; all by default.")
-@click.option("--seed", default=0, show_default=True, type=click.IntRange(min=0))
 @click.option("--dtype", "dtypes", multiple=True, type=click.Choice(DTYPES), help="Only these; repeatable.")
+@click.option("--args", help="Of a function: its arguments, e.g. 'f32[4,8] i32[4]<10'; by its annotations if left out.")
+@click.option("--truth", help="Of a function: PACKAGE.MODULE:FUNCTION, plain, where its primal has no derivative.")
+@click.option("--argnums", help="Of a function: the arguments to differentiate, e.g. 0,1; all floats by default.")
+@click.option("--checks", help="Of a function: only these, e.g. truth,vmap; see `explain checks`.")
+@click.option("--profile", type=click.Choice(PROFILES), help="Of a function: how much is tried.")
+@click.option("--seconds", type=click.FloatRange(min=0, min_open=True), help="Of a function: for one check at most.")
+@click.option("--output", type=click.Path(file_okay=False), help="Of functions: folder for the record and the page.")
+@click.option("--seed", type=click.IntRange(min=0), help="Decides every random choice; 0 by default.")
 @click.option("--platform", default=None, type=click.Choice(PLATFORMS), help="The device; JAX's default otherwise.")
 @click.option("--verbose", "-v", is_flag=True, help="Every finding, not only what is wrong.")
-def check(rules, expression, shape, values, seed, dtypes, platform, verbose):
-    """Check rules by name, or one network by its expression."""
-    if bool(rules) == bool(expression):
-        raise BadInput("name rules, or give one --expression")
+def check(names, expression, shape, values, seed, dtypes, platform, verbose, output, **of_functions):
+    """Check rules by name, one network by its expression, or functions of your own as PACKAGE.MODULE:FUNCTION.
+
+    With none of these, every function that [tool.manual-backprop] in ./pyproject.toml lists.
+
+    Exit 1 where a derivative is wrong; else 2 where something could not be checked at all; else 0.
+    """
+    of_functions["seed"], functions = seed, [name for name in names if ":" in name]
+    if functions or not (names or expression):
+        if len(functions) < len(names) or expression or shape or values or dtypes:
+            raise BadInput(
+                "functions are checked by themselves: without rules, --expression, --input, --values, --dtype"
+            )
+        _check_functions(functions, of_functions, output, platform, verbose)
+    if bool(names) == bool(expression):
+        raise BadInput("name rules or functions, or give one --expression")
     if shape and not expression:
         raise BadInput("--input belongs to an --expression")
+    for option, value in {"output": output, **of_functions, "seed": None}.items():
+        if value is not None:
+            raise BadInput(f"--{option} belongs to functions, named as package.module:function")
     lengths = _shape(shape)
     _use(platform)
     _affordable(expression, lengths)
     from . import check as checking
 
-    findings = checking.check(rules, expression, lengths, values or VALUES, seed, dtypes or DTYPES)
+    findings = checking.check(names, expression, lengths, values or VALUES, seed or 0, dtypes or DTYPES)
     wrong = [finding for finding in findings if not finding.ok]
     for finding in findings if verbose else wrong:
         click.echo(str(finding))
     click.echo(checking.sentence(findings))
     sys.exit(EXIT_WRONG if wrong else 0)
+
+
+def _check_functions(names, options, output, platform, verbose):
+    _use(platform)
+    from . import check_targets
+
+    chosen = check_targets.asked(names, options)
+    if not chosen:
+        raise BadInput(
+            "name rules, or functions as package.module:function, or give one --expression, "
+            "or list functions in [tool.manual-backprop] of pyproject.toml"
+        )
+    sys.exit(check_targets.run(chosen, _writable(output) if output is not None else None, _command_line(), verbose))
 
 
 @main.command()
