@@ -370,10 +370,8 @@ def _transformed(session, check, trial, dtype, answer, message):
 def _wrong_plainly(session):
     """The leaves that are wrong at the example without any transformation."""
     trial, dtype = session.example[0], session.subject.dtype
-    before = len(session.failed)
-    found = {f.leaf for f in session.judge("truth", trial, dtype, session.answer(trial, dtype)) if not f.ok}
-    del session.failed[before:]
-    return found
+    plain = session.judge("truth", trial, dtype, session.answer(trial, dtype), remember=False)
+    return {finding.leaf for finding in plain if not finding.ok}
 
 
 @named
@@ -527,9 +525,8 @@ def precision(session: Session) -> Iterator[Finding]:
             continue
         if any(f.verdict == "wrong" for f in findings):
             theirs = session.local(trial.primals, dtype).autodiff(trial.primals, trial.cotangent)
-            before = len(session.failed)
-            bad = {f.leaf for f in session.judge("precision", trial, dtype, theirs, outputs=False) if not f.ok}
-            del session.failed[before:]
+            judged = session.judge("precision", trial, dtype, theirs, outputs=False, remember=False)
+            bad = {finding.leaf for finding in judged if not finding.ok}
             excuse = {
                 "verdict": "abstained",
                 "message": f"autodiff of the definition fails in {dtype} too",

@@ -17,7 +17,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from manual_backprop.combinators import Network
-from manual_backprop.rule import Opaque
+from manual_backprop.rule import Opaque, Rule
 from manual_backprop.signature import kind_of
 
 from .precision import NOISE_LENGTH, compiled, evaluate
@@ -50,7 +50,8 @@ def stacked_pullback(rule, noises: Noises, watch: Callable = lambda tree: tree) 
         lambda piece: Opaque(piece, functools.partial(_piece, piece, _moves(noises, next(place) % PLACES), watch))
     )
     if not pieces or isinstance(pieces, Opaque):
-        return lambda primals, cotangent: _whole(rule)(primals, cotangent, *_moves(noises))
+        whole = _whole(rule) if isinstance(rule, Rule) else rule.pullback_program
+        return lambda primals, cotangent: whole(primals, cotangent, *_moves(noises))
     return lambda primals, cotangent: pull(pieces.definition, primals, cotangent)
 
 
@@ -67,7 +68,12 @@ def _piece(rule, moves, watch, _):
 
 @functools.cache
 def _whole(rule):
-    return _stack(functools.partial(pull, rule.definition))
+    return program(rule.definition)
+
+
+def program(definition: Callable) -> Callable:
+    """`pull` of a definition for stacks of points, compiled: (primals, cotangent, factors, terms) -> output, bars."""
+    return _stack(functools.partial(pull, definition))
 
 
 @functools.cache

@@ -187,8 +187,11 @@ class Session:
 
     # --- the judge ---------------------------------------------------------------------------------------------------
 
-    def judge(self, check: str, trial: Trial, dtype: str, answer, outputs: bool = True) -> Iterator[Finding]:
-        """Every leaf of an answer against the truth; a trial outside of the domain is counted, and not judged."""
+    def judge(self, check: str, trial: Trial, dtype: str, answer, outputs=True, remember=True) -> Iterator[Finding]:
+        """Every leaf of an answer against the truth; a trial outside of the domain is counted, and not judged.
+
+        What is wrong is remembered, to be explained.
+        """
         yardstick = self.measured(trial, dtype)
         local = self.local(trial.primals, dtype)
         truth_out, truth_bars = yardstick.truth
@@ -199,6 +202,12 @@ class Session:
         got = [*answer[0], *answer[1]]
         truths, allowances = [*truth_out, *truth_bars], [*yardstick.allowance[0], *yardstick.allowance[1]]
         near = None
+
+        def note(finding):
+            if remember:
+                self.failed.append(Failed(finding, trial, dtype, answer, yardstick))
+            return finding
+
         for i, name in enumerate(names):
             is_output, place = i < len(truth_out), i - len(truth_out)
             if (is_output and not outputs) or (not is_output and not self.subject.differentiated[place]):
@@ -206,7 +215,7 @@ class Session:
             make = functools.partial(Finding, str(self.subject), check, name, dtype, example=trial.words)
             like = local.outputs[i] if is_output else self._like(place, trial, dtype)
             if fault := malformed(got[i], like):
-                yield self._wrong(make(verdict="wrong", ratio=np.inf, message=fault), trial, dtype, answer, yardstick)
+                yield note(make(verdict="wrong", ratio=np.inf, message=fault, fault="structure"))
                 continue
             value, truth, allowance = np.asarray(got[i], np.float64), truths[i], allowances[i]
             apart = discrepancy(value, truth, allowance, local.unit)
@@ -232,11 +241,7 @@ class Session:
             elif apart is None or apart.ratio <= 1:
                 yield make("right", **(vars(apart) if apart else {}))
             else:
-                yield self._wrong(make("wrong", **vars(apart)), trial, dtype, answer, yardstick)
-
-    def _wrong(self, finding, trial, dtype, answer, yardstick):
-        self.failed.append(Failed(finding, trial, dtype, answer, yardstick))
-        return finding
+                yield note(make("wrong", **vars(apart)))
 
     def _like(self, i, trial, dtype):
         return self.subject.cast(trial.primals, dtype)[i]
@@ -247,10 +252,6 @@ class Session:
         with local.precision(), np.errstate(all="ignore"):
             out = local.primal(*self.subject.cast(trial.primals, dtype))
         return not all(np.isfinite(np.asarray(leaf, np.float64)).all() for leaf in out)
-
-    def clear(self) -> bool:
-        """Whether nothing has failed so far."""
-        return not self.failed
 
 
 class CannotTell(Exception):  # noqa: N818

@@ -20,8 +20,9 @@ import numpy as np
 
 from manual_backprop.rule import Rule
 
-from .interpreter import walk
-from .pullback import pull
+from .interpreter import open_jaxpr, walk
+from .precision import compiled
+from .pullback import program, pull
 from .widening import CannotWiden, coarsest, kind, widened
 
 FLOATS = ("float", "complex")
@@ -57,6 +58,7 @@ class Subject:
         if isinstance(function, Rule):
             truth, function = truth or function.definition, function.custom_vjp
         self.function, self.truth, self.args = function, truth, tuple(args)
+        self.programs: dict = {}  # compiled, by the equations of what they are the derivatives of
         self.static = frozenset(getattr(function, "nondiff_argnums", ()) or ())
         self.argnums = _argnums(argnums, len(self.args), self.name)
         self._leaves, self._structure = jax.tree.flatten(self.args, is_leaf=lambda a: a is None)
@@ -95,6 +97,11 @@ class Subject:
     def differentiated(self) -> list[bool]:
         """Of every real leaf, whether it is differentiated."""
         return [leaf.differentiated for leaf in self.leaves for _ in range(1 + (kind(leaf.dtype) == "complex"))]
+
+    @functools.cached_property
+    def shapes(self) -> list[tuple]:
+        """The shapes of the example's real leaves."""
+        return [np.shape(a) for a in self.example]
 
     @property
     def dtype(self) -> str:
@@ -162,6 +169,7 @@ class Local:
         self.subject, self.dtype = subject, dtype
         self.reverse, self.why = None, ""  # whether autodiff in reverse applies to the definition, once it was tried
         cast = subject.cast(primals, dtype)
+        self.wide = subject.real_cast(primals, dtype)
         with self.precision():
             self.outputs = jax.eval_shape(subject, *cast)
             if not self.outputs:
@@ -185,6 +193,15 @@ class Local:
 
     def _must_trace(self, function, cast):
         jax.make_jaxpr(function)(*cast)
+
+    @functools.cached_property
+    def pullback_program(self):
+        """The derivative of the definition for stacks of points; definitions with the same equations share one."""
+        avals = [jax.ShapeDtypeStruct(o.shape, np.float64) for o in self.outputs]
+        with jax.enable_x64(True):
+            traced = jax.make_jaxpr(self.definition)(*self.wide)
+        key = str(traced), tuple(np.asarray(c).tobytes() for c in open_jaxpr(traced)[1] if not _is_key(c)), str(avals)
+        return self.subject.programs.setdefault(key, program(self.definition))
 
     def precision(self):
         """64-bit JAX where the dtype needs it."""
@@ -244,7 +261,8 @@ class Local:
 
     @functools.cached_property
     def _jitted(self):
-        return jax.jit(self.pullback)
+        own = self.dtype == self.subject.dtype and [np.shape(a) for a in self.wide] == self.subject.shapes
+        return (jax.jit if own else compiled)(self.pullback)  # as its users run it, and elsewhere compiled quickly
 
     def hand(self, primals, cotangent, eager: bool = False):
         """(outputs, cotangents) in the dtype; None for a leaf that is not differentiated."""
@@ -284,6 +302,10 @@ def real_outputs(out) -> tuple:
         elif kind(jnp.result_type(leaf)) == "float":
             real.append(jnp.asarray(leaf))
     return tuple(real)
+
+
+def _is_key(value) -> bool:
+    return jnp.issubdtype(getattr(value, "dtype", np.float64), jax.dtypes.prng_key)
 
 
 def _is_array(value) -> bool:
