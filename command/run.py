@@ -15,6 +15,7 @@ from manual_backprop.reference.allowance import DTYPES
 from manual_backprop.reference.claims import CLAIMS, claims
 from manual_backprop.reference.contract import INDEPENDENT, contract
 from manual_backprop.reference.finding import Finding
+from manual_backprop.reference.locating import locate
 from manual_backprop.reference.points import VALUES, chosen, point
 from manual_backprop.reference.shrinking import shrink
 from manual_backprop.reports.ledger import Ledger
@@ -165,9 +166,20 @@ def _shrunk(rule, shape, values, seed, line):
         lines = check_point(candidate, lengths, values, seed, (line["dtype"],))
         return [found for found in lines if _failed(found)]
 
-    smallest, lengths = shrink(rule, shape, failures)
+    location = _located(rule, shape, values, seed, line["dtype"])
+    start = (location.layer, location.point.input) if location else (rule, shape)
+    smallest, lengths = shrink(*(start if failures(*start) else (rule, shape)), failures)
     found = (failures(smallest, lengths) or [line])[0]
-    return line | {key: found[key] for key in ("diagnosis", "reproduction", "worst", "example", "leaf")}
+    told = ": ".join(str(said) for said in (location, found["diagnosis"]) if said) or None
+    return line | {key: found[key] for key in ("reproduction", "worst", "example", "leaf")} | {"diagnosis": told}
+
+
+def _located(rule, shape, values, seed, dtype):
+    """Where a network's first wrong cotangent enters, if one layer is wrong by itself."""
+    try:
+        return locate(rule, point(rule, shape, values, seed), dtype)
+    except Exception:  # what raises is a finding already; where it is, is a help
+        return None
 
 
 def _failed(line):

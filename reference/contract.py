@@ -73,7 +73,7 @@ def by_hand(rule, point: Point, dtype: str):
 @functools.cache
 def _both_halves(rule):
     """Forward, then backward: one program for a rule that is one piece, a chain of shared ones for a network."""
-    pieces = rule.map(_quick)
+    pieces = rule.map(quick)
     halves = rule if isinstance(pieces, Opaque) else pieces
 
     def run(primals, cotangent):
@@ -84,7 +84,7 @@ def _both_halves(rule):
 
 
 @functools.cache
-def _quick(piece):
+def quick(piece):
     return Opaque(piece, compiled)
 
 
