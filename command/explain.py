@@ -28,13 +28,16 @@ from ..reference.points import Point, input_leaves, point
 from ..rule import Elementary
 from ..rules import RULES
 from ..signature import Kinks, SignatureError, is_leaf, kind_of, with_sizes
+from . import explain_checks
 
 SHOWN = 6  # comparisons of one kind told one by one; further ones are counted
 WIDEST = 12  # columns of a matrix that is printed; a wider one is told by its shape
 
 
 def explain(name: str, shape=None, seed: int = 0) -> tuple[list, bool]:
-    """Explain a rule, a claim by its number, or a network by its expression."""
+    """Explain a rule, a claim by its number, a network by its expression, 'checks', or one of them as 'check:truth'."""
+    if name == "checks" or name.startswith("check:"):
+        return explain_checks.checks(name), True
     if name.upper() in CLAIMS:
         return _claim(CLAIMS[name.upper()], seed)
     if name in RULES:

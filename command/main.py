@@ -189,7 +189,10 @@ def rules():
 @click.option("--input", "shape", help="The input's shape for a network, e.g. 4 or '(2, 4)'.")
 @click.option("--seed", default=0, show_default=True, type=click.IntRange(min=0))
 def explain(name, shape, seed):
-    """Explain a rule, a claim (A1 to D12) or a network's expression, with an example that is checked on the spot."""
+    """Explain a rule, a claim (A1 to D12) or a network's expression, with an example that is checked on the spot.
+
+    `checks` lists what a function is checked for, and `check:truth` tells of one of them.
+    """
     from rich.console import Console
 
     from . import explain as explaining

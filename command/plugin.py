@@ -1,4 +1,4 @@
-"""The pytest plugin: options, and the record of what the tests compared.
+"""The pytest plugin: the check of a derivative, its options, and the record of what the tests compared.
 
 It is imported by every pytest run of everyone who has the package installed, so it imports neither jax nor
 hypothesis, and stays quiet until it is used.
@@ -12,6 +12,8 @@ import pytest
 
 PROFILES = ("quick", "default", "thorough")
 PROPERTY = "gradient findings"
+MARKED = ("profile", "checks", "seed", "argnums", "seconds")  # what the marker may say
+MARKER = "gradient(profile=..., checks=[...], seed=..., argnums=..., seconds=...): how check_gradient checks"
 
 
 def pytest_addoption(parser):
@@ -20,17 +22,61 @@ def pytest_addoption(parser):
     group.addoption(
         "--gradient-profile",
         choices=PROFILES,
-        help="how much Hypothesis tries: quick, default or thorough; without it Hypothesis keeps its own settings",
+        help="how much check_gradient and Hypothesis try: quick, default or thorough; without it check_gradient "
+        "takes default and Hypothesis keeps its own settings",
     )
 
 
 def pytest_configure(config):
+    config.addinivalue_line("markers", MARKER)
     if profile := config.getoption("--gradient-profile"):
-        from manual_backprop.reference.strategies import load_profile
-
-        load_profile(profile)
+        _load_profile(profile)
     if config.getoption("--gradient-report") and not hasattr(config, "workerinput"):
         config.pluginmanager.register(_Report(config), "manual-backprop-report")
+
+
+def _load_profile(profile):
+    try:
+        from manual_backprop.reference.strategies import load_profile
+    except ModuleNotFoundError as error:
+        if error.name != "hypothesis":
+            raise
+        return  # who does not have it has no examples to choose the number of
+    load_profile(profile)
+
+
+@pytest.fixture
+def check_gradient(request, record_finding):
+    """check_gradient(function, *args, **options): fail with the diagnosis where a derivative is wrong.
+
+    Takes what `manual_backprop.reference.check` takes, and returns what it returns.  An option of the call comes
+    before one of `@pytest.mark.gradient`, and that before --gradient-profile.
+    """
+    options = {"profile": request.config.getoption("--gradient-profile") or "default"}
+    for mark in reversed(list(request.node.iter_markers("gradient"))):  # the closest to the test comes last
+        unknown = [repr(value) for value in mark.args] + [name for name in mark.kwargs if name not in MARKED]
+        if unknown:
+            pytest.fail(f"@pytest.mark.gradient has {unknown[0]}; it may say {', '.join(MARKED)}", pytrace=False)
+        options |= mark.kwargs
+
+    def checked(function, *args, **more):
+        from manual_backprop.reference.checker import check
+        from manual_backprop.reference.subject import Unusable
+
+        from .targets import findings_of, reproducible
+
+        try:
+            result = check(function, *args, **options | more)
+        except Unusable as error:
+            pytest.fail(str(error), pytrace=False)
+        again = shlex.join(["pytest", request.node.nodeid])
+        for finding in findings_of(reproducible(result, lambda finding: again)):
+            record_finding(finding, family="target")
+        if not result.ok:
+            pytest.fail(str(result), pytrace=False)
+        return result
+
+    return checked
 
 
 @pytest.fixture
