@@ -329,4 +329,4 @@ def between(got, truth, allowance, stack, primal, dtype) -> tuple[str, str] | No
 
 
 def _floating(a) -> bool:
-    return np.issubdtype(getattr(a, "dtype", np.float64), np.floating)
+    return jax.dtypes.issubdtype(getattr(a, "dtype", np.float64), np.floating)
