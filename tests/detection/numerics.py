@@ -138,7 +138,7 @@ def kept_counted_in_bfloat16():
     def backward(saved, g):
         x, keep = saved
         one = keep.astype(x.dtype)
-        count = lax.fori_loop(0, len(x), lambda i, total: total + one[i], jnp.zeros((), x.dtype))
+        count = lax.scan(lambda total, kept: (total + kept, None), jnp.zeros((), x.dtype), one)[0]
         return one * g / jnp.maximum(count, 1), None
 
     return by_hand(mean_of_kept, keeping(mean_of_kept), backward)

@@ -300,7 +300,7 @@ def forward_pass_of_another_function():
 
 @wrong("epsilon", args="f32[6]")
 def epsilon_outside_the_root():
-    """x / √(x² + ε), and backward has 1 / (√x² + ε)."""
+    """x / √(x² + ε), whose slope ε / √(x² + ε)³ has ε / (√x² + ε)³ in its place."""
 
     def function(x):
         return x * lax.rsqrt(x**2 + 1e-2)
