@@ -47,7 +47,7 @@ def _rows(a):
 
 def _near(a, b):
     """Equal but for the rounding of single precision: the arrays are examples, not answers."""
-    return bool(np.all(np.abs(a - b) <= np.finfo(np.float32).eps * 4 * (np.abs(a) + np.abs(b) + a.shape[-1])))
+    return bool(np.all(np.abs(a - b) <= np.finfo(np.float32).eps * 4 * (np.abs(a) + np.abs(b) + b.shape[-1])))
 
 
 def _square(a):
