@@ -5,11 +5,17 @@ only where its prediction is what came, within the rounding that is allowed.  Hy
 fewest words first; the first that explains the failure is the diagnosis.
 """
 
+import math
+import time
+
+import numpy as np
+
 from . import arrays, places
 from .failure import KINDS, Explanation, Failure
 
 __all__ = ["KINDS", "Explanation", "Failure", "diagnose"]
 
+SECONDS = 4.0  # the simple hypotheses come first, and a diagnosis is not worth more
 # These look at the arrays alone.
 AT_A_GLANCE = (
     places.not_finite,
@@ -20,72 +26,70 @@ AT_A_GLANCE = (
     arrays.narrow,
     arrays.arranged,
     arrays.exchanged,
+    arrays.straight,
     arrays.shifted,
 )
-IN_PLACES = (places.conditioned, places.located, arrays.projected)
 
 
 def diagnose(failure: Failure) -> Explanation | None:
     """The simplest explanation of a wrong cotangent, or None where no single mistake reproduces it.
 
-    >>> import numpy as np
     >>> truth, allowance = np.asarray([1.0, -2.0, 4.0]), np.full(3, 1e-6)
     >>> print(diagnose(Failure("x", {"x": (truth * 3, truth, allowance)})).text.split(":")[0])
     off by a factor of 3 everywhere, which is the length 3 of axis 0 of x
     """
     if not failure.wrong.any():
         return None
-    if explanation := _of(AT_A_GLANCE, failure):
-        return explanation
-    bench = _bench(failure)
-    return _of_the_graph(bench) or _of(IN_PLACES, failure) or _at_last(bench) or _of_behaviour(failure)
+    with np.errstate(all="ignore"):  # what is tried may overflow; nothing is said that does not fit
+        return _of(AT_A_GLANCE, failure) or _with_the_definition(failure)
 
 
-def _of(hypotheses, *asked):
-    return next(filter(None, (hypothesis(*asked) for hypothesis in hypotheses)), None)
+def _of(hypotheses, asked, until=math.inf):
+    """The first explanation; after the time is up no further hypothesis is begun."""
+    for hypothesis in hypotheses:
+        if time.monotonic() < until and (explanation := hypothesis(asked)):
+            return explanation
+    return None
 
 
-def _bench(failure):
-    if failure.definition is None:
-        return None
-    from .bench import bench_of  # it needs JAX to trace the definition, which the arrays alone do not
+def _with_the_definition(failure):
+    """Changes of the definition's own backward pass, questions to the derivative under test, and where it is wrong."""
+    # These trace the definition, so they load JAX, which the arrays alone do not need.
+    from . import behaviour, constants, local, paths, residuals, transposes
+    from .bench import bench_of
 
-    return bench_of(failure)
-
-
-def _of_the_graph(bench):
-    """Changes of the definition's own backward pass that have a name."""
-    if bench is None:
-        return None
-    from . import constants, local, paths, residuals, transposes
-
-    hypotheses = (
-        residuals.other_cotangent,
-        paths.one_use,
-        transposes.summed,
-        paths.two_uses,
-        paths.in_loops,
-        constants.moved_epsilon,
-        constants.other_constant,
-        residuals.other_primal,
-        local.at_another_value,
-        transposes.reordered,
-        transposes.transposed,
-        transposes.partial,
+    until = time.monotonic() + SECONDS
+    bench = bench_of(failure)
+    ignored, named, last = (residuals.ignored,), (), ()
+    bent = behaviour.impure_or_nonlinear(failure)
+    if bent:
+        named = (residuals.other_cotangent,) if bent.kind == "nonlinear" else ()
+    else:
+        named = (
+            paths.one_use,
+            transposes.summed,
+            paths.two_uses,
+            paths.in_loops,
+            transposes.in_rounds,
+            residuals.diagonal,
+            constants.moved_epsilon,
+            constants.other_constant,
+            residuals.other_primal,
+            local.at_another_value,
+            transposes.reordered,
+            transposes.transposed,
+            transposes.partial,
+            residuals.other_cotangent,
+        )
+        last = (local.another_function, local.enters)
+    return (
+        (bench and _of(ignored, bench))
+        or (not bent and arrays.any_factor(failure))
+        or (bench and _of(named, bench, until))
+        or bent
+        or _of((arrays.constant, places.conditioned, places.located, arrays.projected, arrays.lost), failure)
+        or (bench and _of(last, bench, until))
+        or behaviour.at_other_primals(failure)
+        or places.somewhere(failure)
+        or None
     )
-    return _of(hypotheses, bench)
-
-
-def _at_last(bench):
-    """Where the mistake is, if not what it is."""
-    if bench is None:
-        return None
-    from . import local
-
-    return _of((local.another_function, local.enters), bench)
-
-
-def _of_behaviour(failure):
-    from .behaviour import behaves
-
-    return behaves(failure)

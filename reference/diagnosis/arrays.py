@@ -49,8 +49,8 @@ def conjugate(failure: Failure):
     return None
 
 
-def factor(failure: Failure):
-    """Least squares with the allowance as the unit, then verified."""
+def _ratio(failure: Failure):
+    """The factor between what came and the truth, if there is one: least squares with the allowance as the unit."""
     got, truth, allowance = (np.where(np.isfinite(failure.allowance), a, 0) for a in failure.leaves[failure.leaf])
     with np.errstate(all="ignore"):
         weight = np.where(allowance > 0, 1 / allowance, 0)
@@ -58,9 +58,13 @@ def factor(failure: Failure):
         norm = np.vdot(scaled, scaled).real
         found = np.vdot(scaled, got * weight) / norm if norm else 0.0
     found = complex(found) if np.iscomplexobj(truth) else float(np.real(found))
-    if not found or not np.isfinite(found):
-        return None
-    if not failure.explains(found * truth, factor=abs(found)):
+    return found if found and np.isfinite(found) and failure.explains(found * truth, factor=abs(found)) else None
+
+
+def factor(failure: Failure):
+    """A factor that has a name."""
+    found, truth, allowance = _ratio(failure), failure.truth, failure.allowance
+    if found is None:
         return None
     if isinstance(found, complex) and abs(found.imag) > abs(found.real):
         return Explanation("factor", f"off by a factor of {found:.6g} everywhere: i was dropped or repeated")
@@ -78,9 +82,29 @@ def factor(failure: Failure):
     if words:
         which = f"{words}: a mean or a sum too many or too few" if "length" in words else words
         return Explanation("factor", f"off by a factor of {found:.6g} everywhere, which is {which}")
-    if telling > 1:
+    return None
+
+
+def any_factor(failure: Failure):
+    """A factor without a name."""
+    found = _ratio(failure)
+    if found is None or np.iscomplexobj(failure.truth):
+        return None
+    if np.count_nonzero(np.abs(failure.truth) > failure.allowance) > 1:
         text = f"off by a factor of {found:.6g} everywhere: a constant was dropped or repeated"
         return Explanation("factor", text)
+    return None
+
+
+def straight(failure: Failure):
+    """The cotangent is passed on as it came."""
+    bars = failure.cotangent
+    if isinstance(bars, np.ndarray | np.generic) and kind_of(bars) == "float":
+        bar = np.asarray(bars, np.float64)
+        for words, value in (("", bar), (", with the sign changed", -bar)):
+            if failure.explains(value):
+                text = f"the output's cotangent is passed on as it came{words}: the derivative is taken for one"
+                return Explanation("local_derivative", text)
     return None
 
 
@@ -178,15 +202,20 @@ def exchanged(failure: Failure):
 # --- a term too few or too many --------------------------------------------------------------------------------------
 
 
-def shifted(failure: Failure):
-    """Off by a constant, everywhere or along axes."""
+def constant(failure: Failure):
+    """Off by one number everywhere."""
     off = np.where(np.isfinite(failure.allowance), failure.got - failure.truth, 0)
-    if off.size < 3:
+    if off.size > 2 and failure.explains(failure.truth + np.mean(off)):
+        text = f"off by the constant {np.mean(off):.6g} everywhere: a term was added or not subtracted"
+        return Explanation("missing_term", text)
+    return None
+
+
+def shifted(failure: Failure):
+    """Off by a number for each row."""
+    off = np.where(np.isfinite(failure.allowance), failure.got - failure.truth, 0)
+    if off.size < 3 or constant(failure):
         return None
-    if failure.explains(failure.truth + np.mean(off)):
-        return Explanation(
-            "missing_term", f"off by the constant {np.mean(off):.6g} everywhere: a term was added or not subtracted"
-        )
     for count in range(1, off.ndim):
         for axes in itertools.combinations(range(off.ndim), count):
             if np.prod([off.shape[axis] for axis in axes]) < 2:
@@ -217,6 +246,19 @@ def projected(failure: Failure):
                     "missing_term", f"off by a multiple of {words}{along}: a term was added or not subtracted"
                 )
     return None
+
+
+def lost(failure: Failure):
+    """Right in float64: either digits are lost on the way, or something is particular about the narrower dtype."""
+    if "float64" not in failure.right_in or failure.dtype == "float64":
+        return None
+    truth, off = np.abs(failure.truth), np.abs(failure.got - failure.truth)
+    share = most(np.where(failure.wrong, off, 0)) / (most(truth) or 1.0)
+    if share >= 1:
+        return Explanation("dtype", f"wrong in {failure.dtype} alone: the same point is right in float64")
+    left = max(0, round(-np.log10(share)))
+    text = f"digits are lost through cancellation: {left} are right in {failure.dtype}, while float64 is right"
+    return Explanation("cancellation", text)
 
 
 def known(failure: Failure) -> dict[str, np.ndarray]:

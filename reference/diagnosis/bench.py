@@ -10,7 +10,7 @@ import numpy as np
 from .failure import Failure, most, over
 from .graph import Graph, Use
 
-USES = 500  # beyond, a definition is not taken apart: the sentence would not be simple
+USES = 300  # beyond, a definition is not taken apart: the sentence would not be simple
 NUMBERS = 2**22  # in all gradients of one hypothesis together, and in all that is injected
 KEPT = 16  # graphs that are remembered
 
@@ -96,18 +96,26 @@ class Bench:
         return found
 
     def scaled(self, rows) -> list[np.ndarray]:
-        return self.graph.scaled(rows, self.primals, self.cotangent)
+        """The gradient for every row of scales, one for each use."""
+        none = np.zeros(self.graph.width)
+        return self.graph.changed([np.concatenate([row, none]) for row in rows], self.primals, self.cotangent)
 
     def injected(self, changes: list[tuple[Use, np.ndarray]]) -> list[np.ndarray]:
-        """The gradient with other cotangents flowing back through uses: stacks, one row for each change."""
-        bars = self.values[1]
+        """The gradient with another cotangent flowing back through a use: stacks, one row for each change."""
+        return self.injected_together([[change] for change in changes])
 
-        def row(use, other):
-            numbers = np.zeros(self.graph.width)
-            numbers[self.graph.parts[use.index]] = (other - bars[use.path, use.operand]).ravel()
+    def injected_together(self, changes: list[list[tuple[Use, np.ndarray]]]) -> list[np.ndarray]:
+        """The same with changes at several uses in each row."""
+        bars, count = self.values[1], len(self.graph.uses)
+
+        def row(together):
+            numbers = np.zeros(count + self.graph.width)
+            numbers[:count] = 1
+            for use, other in together:
+                numbers[count:][self.graph.parts[use.index]] = (other - bars[use.path, use.operand]).ravel()
             return numbers
 
-        return self.graph.injected([row(*change) for change in changes], self.primals, self.cotangent)
+        return self.graph.changed([row(together) for together in changes], self.primals, self.cotangent)
 
     def room(self, count: int) -> int:
         """How many rows of so many numbers, or of gradients, may be computed."""

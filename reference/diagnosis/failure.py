@@ -67,6 +67,7 @@ class Failure:
     dtype       what the derivative under test computed in
     scope       numbers that a wrong factor may equal, by the words for them: options, lengths
     definition  (*primals) -> out, plain, to be traced in float64
+    right_in    dtypes in which the same leaf is right at the same point
     at          judges the derivative under test at other primals and another cotangent, for some 10 to 100 ms
     """
 
@@ -78,6 +79,7 @@ class Failure:
     dtype: str = "float64"
     scope: Mapping[str, float] = dataclasses.field(default_factory=dict)
     definition: Callable | None = None
+    right_in: tuple[str, ...] = ()
     at: Callable[[tuple, Any], Judged] | None = None
 
     @classmethod

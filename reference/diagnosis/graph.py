@@ -21,16 +21,13 @@ from collections.abc import Callable, Iterable
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jax import lax
 
 from manual_backprop.signature import kind_of
 
-from ..interpreter import bind, called, open_jaxpr
 from ..precision import compiled
 from . import source
+from .walk import Hooks, Walk
 
-UNROLLED = 12  # rounds: longer loops stay loops
-BODY = 40  # equations in a round that is unrolled
 ROWS = 32  # that are computed at a time, so that few programs are compiled
 
 
@@ -50,6 +47,10 @@ class Use:
     @property
     def primitive(self) -> str:
         return self.equation.primitive.name
+
+    @property
+    def real(self) -> bool:
+        return not jnp.issubdtype(self.equation.invars[self.operand].aval.dtype, jnp.complexfloating)
 
     @property
     def body(self) -> tuple:
@@ -82,89 +83,12 @@ def exactly():
         yield
 
 
-class Hooks:
-    """What is done at every equation that computes: nothing."""
-
-    def take(self, path, equation, values, line, loop):
-        return values
-
-    def give(self, path, equation, outs, loop):
-        return outs
-
-
 def wide(array) -> np.ndarray:
     """A cotangent in double precision; what has none counts as zero."""
     array = np.asarray(array)
     if array.dtype == jax.dtypes.float0:
         return np.zeros(array.shape)
     return array.astype(np.complex128 if array.dtype.kind == "c" else np.float64)
-
-
-class Walk:
-    """A traced function run equation by equation, with calls entered and short loops unrolled."""
-
-    def __init__(self, closed, hooks: Hooks, opaque: bool):
-        self.closed, self.hooks, self.opaque = closed, hooks, opaque
-
-    def __call__(self, *arguments):
-        return self._run(self.closed, arguments, (), None, False)
-
-    def _run(self, closed, arguments, path, around, loop):
-        jaxpr, constants = open_jaxpr(closed)
-        known = dict(zip([*jaxpr.constvars, *jaxpr.invars], [*constants, *arguments], strict=True))
-        library = bool(around) and source.of_library(closed)
-
-        def read(atom):
-            return _literal(atom) if hasattr(atom, "val") else known[atom]
-
-        for number, equation in enumerate(jaxpr.eqns):
-            here = (*path, number)
-            line = around if library else source.line(equation, around)
-            outs = self._equation(equation, [read(atom) for atom in equation.invars], here, line, loop)
-            known.update(zip(equation.outvars, outs, strict=True))
-        return [read(atom) for atom in jaxpr.outvars]
-
-    def _equation(self, equation, values, path, line, loop):
-        name, params = equation.primitive.name, equation.params
-        if name not in ("scan", "while", "cond") and not (self.opaque and name.startswith("custom_")):
-            inner = called(equation)
-            if inner is not None:
-                return self._run(inner, values, path, line, loop)
-        if name == "scan":
-            return self._scan(params, values, path, line, loop)
-        values = self.hooks.take(path, equation, values, line, loop)
-        if name == "cond":
-            branches = [
-                lambda *values, b=branch, i=i: self._run(b, values, (*path, i), line, True)
-                for i, branch in enumerate(params["branches"])
-            ]
-            return lax.switch(values[0], branches, *values[1:])
-        return self.hooks.give(path, equation, bind(equation, values), loop)
-
-    def _scan(self, params, values, path, line, loop):
-        if "num_consts" in params:
-            consts, carried = params["num_consts"], params["num_carry"]
-        else:
-            consts, carried, _ = (len(part) for part in params["ft_in"].unpack())
-        fixed, carry, steps = values[:consts], values[consts : consts + carried], values[consts + carried :]
-        length, body = params["length"], params["jaxpr"]
-
-        def one_round(carry, now, path=path, loop=True):
-            outs = self._run(body, [*fixed, *carry, *now], path, line, loop)
-            return outs[:carried], outs[carried:]
-
-        if loop or not 0 < length <= UNROLLED or len(open_jaxpr(body)[0].eqns) > BODY:
-            carry, outs = lax.scan(one_round, carry, steps, length=length, reverse=params["reverse"])
-            return [*carry, *outs]
-        rows = {}
-        for t in reversed(range(length)) if params["reverse"] else range(length):
-            carry, rows[t] = one_round(carry, [step[t] for step in steps], (*path, f"@{t}"), False)
-        return [*carry, *(jnp.stack(row) for row in zip(*(rows[t] for t in range(length)), strict=True))]
-
-
-def _literal(atom):
-    """A number written in the equations, in the dtype that it had when they were traced."""
-    return np.asarray(atom.val, atom.aval.dtype) if np.ndim(atom.val) == 0 else atom.val
 
 
 def _is_float(value) -> bool:
@@ -264,7 +188,7 @@ class Graph:
         self.uses, self.literals, self.equations = meet.uses, meet.literals, meet.equations
         self.at = {(use.path, use.operand): use for use in self.uses}
         self.fans = collections.Counter(use.origin for use in self.uses)  # how often each value is used
-        self.free = [use for use in self.uses if not use.loop]
+        self.free = [use for use in self.uses if not use.loop and use.real]
         ends = np.cumsum([0, *(math.prod(use.shape) for use in self.free)]).tolist()
         self.parts = {use.index: slice(ends[i], ends[i + 1]) for i, use in enumerate(self.free)}
         self.width = ends[-1]
@@ -312,27 +236,27 @@ class Graph:
     # --- gradients: each takes rows, primals and a cotangent, and gives a stack for every float leaf -----------------
 
     @functools.cached_property
-    def scaled(self):
-        """The gradient for every row of scales, one column for each use."""
-        return self.rows(
-            lambda scales, *p: self.pull(_Change(self, lambda use, v: _changed(v, scales[use.index], None)), *p)
-        )
+    def changed(self):
+        """The gradient for rows of a scale for every use, then of what is added to what flows back, in `parts`."""
+        count = len(self.uses)
+
+        def row(numbers, *p):
+            def at(use, value):
+                part, scale = self.parts.get(use.index), numbers[use.index]
+                return _changed(value, scale, None if part is None else numbers[count:][part].reshape(use.shape))
+
+            return self.pull(_Change(self, at), *p)
+
+        return self.rows(row)
 
     @functools.cached_property
     def multiplied(self):
         """The same with a multiplier for every element of every use outside of loops, in `parts` of a row."""
-        return self._elementwise(lambda value, part: _changed(value, part, None))
 
-    @functools.cached_property
-    def injected(self):
-        """The gradient with something added to what flows back through the uses outside of loops, in `parts`."""
-        return self._elementwise(lambda value, part: _changed(value, 1.0, part))
-
-    def _elementwise(self, change):
         def row(numbers, *p):
             def at(use, value):
                 part = self.parts.get(use.index)
-                return value if part is None else change(value, numbers[part].reshape(use.shape))
+                return value if part is None else _changed(value, numbers[part].reshape(use.shape), None)
 
             return self.pull(_Change(self, at), *p)
 

@@ -12,47 +12,16 @@ from ..interpreter import names
 from ..precision import ELEMENTWISE
 from . import places, words
 from .bench import Bench, Leaves
+from .derivatives import forms, mistaken
 from .failure import Explanation, Failure
 from .graph import Use
 
 SOLVED = 1024  # numbers that are solved for at a time
 
-_ROOT_PI = math.sqrt(math.pi)
-
-# The derivative of a primitive with respect to an operand, in the forms in which it is written by hand: from the
-# operands a, b or from the result y.
-DERIVATIVES = {
-    ("exp", 0): [("y", lambda y: y), ("a", np.exp)],
-    ("log", 0): [("a", lambda a: 1 / a)],
-    ("log1p", 0): [("a", lambda a: 1 / (1 + a))],
-    ("expm1", 0): [("a", np.exp), ("y", lambda y: y + 1)],
-    ("tanh", 0): [("y", lambda y: 1 - y * y), ("a", lambda a: 1 - np.tanh(a) ** 2)],
-    ("logistic", 0): [("y", lambda y: y * (1 - y)), ("a", lambda a: 1 / (2 + np.exp(a) + np.exp(-a)))],
-    ("sqrt", 0): [("y", lambda y: 0.5 / y), ("a", lambda a: 0.5 / np.sqrt(a))],
-    ("rsqrt", 0): [("y", lambda y: -(y**3) / 2), ("a", lambda a: -0.5 * a**-1.5)],
-    ("sin", 0): [("a", np.cos)],
-    ("cos", 0): [("a", lambda a: -np.sin(a))],
-    ("erf", 0): [("a", lambda a: 2 / _ROOT_PI * np.exp(-a * a))],
-    ("square", 0): [("a", lambda a: 2 * a)],
-    ("abs", 0): [("a", np.sign)],
-    ("mul", 0): [("b", lambda b: b)],
-    ("mul", 1): [("a", lambda a: a)],
-    ("div", 0): [("b", lambda b: 1 / b)],
-    ("div", 1): [("ab", lambda a, b: -a / b**2), ("yb", lambda y, b: -y / b)],
-    ("pow", 0): [("ab", lambda a, b: b * a ** (b - 1)), ("yab", lambda y, a, b: b * y / a)],
-    ("pow", 1): [("ya", lambda y, a: y * np.log(a)), ("ab", lambda a, b: a**b * np.log(a))],
-}
+SLOPE, MISTAKE = "slope", "taken for "
 LINEAR = names("add sub neg add_any copy convert_element_type stop_gradient")
 POINTWISE = ELEMENTWISE | names("abs max min select_n clamp neg copy custom_jvp_call sign floor round")
 NARROW = ("bfloat16", "float16", "float32")
-
-
-def forms(use: Use):
-    """The derivative with respect to the operand that is used, in several forms."""
-    if use.primitive == "integer_pow":
-        n = float(use.equation.params["y"])
-        return [("a", lambda a: n * a ** (n - 1))]
-    return DERIVATIVES.get((use.primitive, use.operand), [])
 
 
 def at_another_value(bench: Bench):
@@ -62,25 +31,48 @@ def at_another_value(bench: Bench):
     for use in graph.free:
         if forms(use):
             bodies.setdefault(use.body, []).append(use)
-    rows, told = [], []
+    changes, rows, told = [], [], {False: [], True: []}
     for uses in bodies.values():
         alternatives = [dict(_alternatives(use, bench)) for use in uses]
         for text in alternatives[0]:
-            if all(text in other for other in alternatives) and len(rows) < bench.room(graph.width):
+            together = [other[text] for other in alternatives if text in other]
+            if len(together) < len(uses) or len(changes) + len(rows) >= bench.room(graph.width):
+                continue
+            rounds = len(uses) > 1
+            told[rounds].append((uses[0], text))
+            if rounds:  # what flows back through one round passes through those before it: that is not linear
                 row = np.ones(graph.width)
-                for use, other in zip(uses, alternatives, strict=True):
-                    row[graph.parts[use.index]] = other[text].ravel()
+                for use, multiplier in zip(uses, together, strict=True):
+                    row[graph.parts[use.index]] = multiplier.ravel()
                 rows.append(row)
-                told.append((uses[0], text))
-    if not rows:
-        return None
-    stacks = graph.multiplied(rows, bench.primals, bench.cotangent)
-    for leaves in bench.sets:
-        if found := [told[i] for i in leaves.explained(stacks)]:
-            use, text = max(found, key=lambda pair: (pair[0].line is not None, "another" not in pair[1], pair[0].index))
-            text = f"the derivative of {words.operation(use)} is computed {text}"
-            return Explanation("wrong_residual", text + leaves.alone, words.where(use))
+            else:
+                use = uses[0]
+                changes.append((use, together[0] * bench.values[1][use.path, use.operand]))
+    for rounds, tried in ((False, changes), (True, rows)):
+        if not tried:
+            continue
+        stacks = graph.multiplied(rows, bench.primals, bench.cotangent) if rounds else bench.injected(changes)
+        for leaves in bench.sets:
+            if found := [told[rounds][i] for i in leaves.explained(stacks)]:
+                return _at_another(*max(found, key=_simplest), leaves)
     return None
+
+
+def _simplest(found):
+    use, text = found
+    return use.line is not None, "another" not in text, use.index
+
+
+def _at_another(use, text, leaves):
+    what, kind = words.operation(use), "local_derivative"
+    if text == SLOPE:
+        said = f"the derivative of {what} is left out: its slope is taken for one"
+    elif text.startswith(MISTAKE):
+        said = f"the derivative of {what}, y = f(a) or f(a, b), is {text}"
+    else:
+        said = f"the derivative of {what} is computed {text}"
+        kind = "dtype" if "rounded" in text else "wrong_residual"
+    return Explanation(kind, said + leaves.alone, words.where(use))
 
 
 def arguments(use: Use, bench: Bench) -> dict[str, np.ndarray | None]:
@@ -94,12 +86,15 @@ def arguments(use: Use, bench: Bench) -> dict[str, np.ndarray | None]:
 def _alternatives(use: Use, bench: Bench):
     """Words and multipliers: the other derivative over the right one."""
     here = arguments(use, bench)
+    yield from _mistaken(use, here)
     for letters, form in forms(use):
         if any(here[letter] is None for letter in letters):
             continue
         own = [here[letter] for letter in letters]
         with np.errstate(all="ignore"):
             right = form(*own)
+            if here["b"] is None and np.shape(right) == use.shape and np.all(right != 0):
+                yield SLOPE, 1 / right
             for k, letter in enumerate(letters):
                 for text, other in _others(use, bench, here, letter):
                     if other.shape != own[k].shape or np.array_equal(other, own[k]):
@@ -107,6 +102,17 @@ def _alternatives(use: Use, bench: Bench):
                     multiplier = form(*own[:k], other, *own[k + 1 :]) / right
                     if multiplier.shape == use.shape and np.isfinite(multiplier).all():
                         yield text, multiplier
+
+
+def _mistaken(use: Use, here):
+    """Words and multipliers of what is often written for a derivative."""
+    for letters, right in forms(use)[:1]:
+        for text, own, wrong in mistaken(use):
+            if all(here[letter] is not None for letter in {*letters, *own}):
+                with np.errstate(all="ignore"):
+                    multiplier = wrong(*(here[k] for k in own)) / right(*(here[k] for k in letters))
+                if np.shape(multiplier) == use.shape and np.isfinite(multiplier).all():
+                    yield f"{MISTAKE}{text}", multiplier
 
 
 def _others(use: Use, bench: Bench, here, letter):
@@ -128,24 +134,25 @@ def _others(use: Use, bench: Bench, here, letter):
         for array in bench.arrays:
             yield f"at another value, of the same shape as {name[letter]}", array
         return
-    yield from _in_rounds(use, bench, letter, name[letter])
-
-
-def _in_rounds(use: Use, bench: Bench, letter, name):
-    """The values of the same round, and of the rounds before and after."""
-    values = bench.values[0]
     key = {"a": 0, "b": 1, "y": "y"}[letter]
+    yield from rounds(use, bench, key, name[letter])
+
+
+def rounds(use: Use, bench: Bench, key, name):
+    """The values of the same round of a loop, and of the rounds before and after, with words that all rounds share."""
     step = next(i for i, step in enumerate(use.path) if isinstance(step, str))
     t = int(use.path[step][1:])
+    values, graph = bench.values[0], bench.graph
+    own = values[use.path, key]
     for other, when in ((t - 1, "before"), (t + 1, "after")):
         path = (*use.path[:step], f"@{other}", *use.path[step + 1 :])
-        # The first round has none before it, and the last none after: whatever stands there then, nothing or its own.
-        yield f"at {name} of the round {when}", values.get((path, key), values[use.path, key])
-        yield f"at {name} of the round {when}, or at zero", values.get((path, key), 0 * values[use.path, key])
+        # The first round has none before it, and the last none after: whatever stands there then, its own or nothing.
+        yield f"at {name} of the round {when}", values.get((path, key), own)
+        yield f"at {name} of the round {when}, or at zero", values.get((path, key), 0 * own)
     for (path, other), value in values.items():
         if path[: step + 1] == use.path[: step + 1] and value.dtype.kind == "f":
-            # The same place in every round has the same words.
-            yield f"at another value than {name}, from step {path[step + 1 :]}.{other} of its round", value
+            what = f"the result of the {graph.equations[path].primitive.name}" if other == "y" else "another value"
+            yield f"at {what} of the same round in place of {name}", value
 
 
 # --- another function ------------------------------------------------------------------------------------------------

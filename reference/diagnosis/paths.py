@@ -8,6 +8,7 @@ import functools
 
 import numpy as np
 
+from ..allowance import unit
 from . import numbers, words
 from .bench import Bench, Leaves
 from .failure import Explanation
@@ -15,6 +16,7 @@ from .graph import Use
 
 PAIRS = 24  # of this many uses with different effects, every two are tried together
 GOALS = {"missing_path": 0.0, "counted_twice": 2.0, "sign": -1.0}
+LOST = 2**10  # roundings: a factor that is no further from one is none
 CHOICES = ("reduce_max", "reduce_min", "max", "min", "cummax", "cummin")  # often only there to keep numbers small
 
 
@@ -78,6 +80,11 @@ def _one_use(bench, effect, leaves):
         return None
     use = words.simplest(found, bench.graph)
     factor = float(factors[use.index])
+    if abs(factor - 1) < LOST * unit(bench.failure.dtype):
+        text = (
+            f"digits are lost: what flows through {words.taken(use)} nearly cancels, and its rounding is what is left"
+        )
+        return Explanation("cancellation", text + leaves.alone, words.where(use))
     constants = {f"the constant {abs(v):.6g} of the definition": abs(v) for v in bench.graph.literals.values() if v}
     name = numbers.named(factor, functools.partial(explains, use), bench.failure, constants)
     text = f"one path is off by a factor of {factor:.6g}{f', which is {name}' if name else ''}: through "

@@ -1,12 +1,18 @@
 """Where a cotangent is wrong, when it is wrong at some places alone: by index, or by the values found there."""
 
+import dataclasses
 import math
 
+import jax
 import numpy as np
 
-from .arrays import known
-from .failure import Explanation, Failure
+from manual_backprop.signature import kind_of
 
+from ..allowance import SLACK
+from .arrays import known
+from .failure import Explanation, Failure, over
+
+ASKED = 2  # other primals
 CHANCE = 1000  # a pattern is said where fewer than one in so many random sets of places would show it
 
 
@@ -20,19 +26,63 @@ def not_finite(failure: Failure):
 
 
 def located(failure: Failure):
+    """By index; where the derivative under test can be asked elsewhere, the same places have to be wrong there."""
     wrong = failure.wrong
     if wrong.all() or not wrong.any():
         return None
     told = place(wrong)
-    return told and Explanation("located", f"wrong {told[1]} alone{_zero(failure, wrong)}")
+    if not told or not all(not other.any() or place(other) == told for _, other in _asked(failure)):
+        return None
+    return Explanation("located", f"wrong {told[1]} alone{_zero(failure, wrong)}")
+
+
+def somewhere(failure: Failure):
+    """The places alone, at this point."""
+    wrong = failure.wrong
+    told = not wrong.all() and place(wrong)
+    return Explanation("values", f"wrong {told[1]} alone, and elsewhere at other values") if told else None
 
 
 def conditioned(failure: Failure):
+    """By value; what a few elements might show by chance has to hold at other primals too, or is not said."""
     wrong = failure.wrong
     if wrong.all() or not wrong.any():
         return None
-    told = condition(wrong, values(failure))
+    own = values(failure)
+    ratio = over(failure.got, failure.truth, failure.allowance)
+    jumps = bool(ratio[wrong].min() > SLACK)  # an error that grows smoothly has no threshold
+    told = condition(wrong, own, jumps=jumps)
+    if told is None and failure.at is not None:
+        asked = [(values(other), mask) for other, mask in _asked(failure) if mask.any() and not mask.all()]
+        if asked:
+            told = condition(wrong, own, asked, jumps)
     return told and Explanation(told[0], f"wrong exactly {told[1]}{_zero(failure, wrong)}")
+
+
+def _asked(failure: Failure) -> list[tuple[Failure, np.ndarray]]:
+    """The derivative under test at other primals: which elements are wrong there."""
+    found = []
+    for seed in range(ASKED) if failure.at is not None else ():
+        rng = np.random.default_rng(seed)
+        primals = tuple(_shuffled(a, rng) for a in failure.primals)
+        try:
+            cotangent = jax.tree.map(lambda a, rng=rng: _shuffled(a, rng), failure.cotangent)
+            leaves = failure.at(primals, cotangent)
+            other = dataclasses.replace(failure, primals=primals, cotangent=cotangent, leaves=leaves)
+            found.append((other, other.wrong))
+        except Exception:  # it may raise at other primals, which then explains nothing
+            return found
+    return found
+
+
+def _shuffled(array, rng):
+    """The same numbers at other places, half of them changed a little."""
+    if not hasattr(array, "dtype") or array.dtype == jax.dtypes.float0 or kind_of(array) != "float":
+        return array
+    array = np.asarray(array)
+    mixed = rng.permutation(array.ravel()).reshape(array.shape).astype(np.float64)
+    changed = mixed * np.where(rng.random(array.shape) < 0.5, 1.0, rng.uniform(0.6, 1.4, array.shape))
+    return changed.astype(array.dtype)
 
 
 def _zero(failure, wrong):
@@ -44,8 +94,11 @@ def _zero(failure, wrong):
 
 
 def values(failure: Failure) -> dict[str, np.ndarray]:
-    """What a condition may be about, by name: primals, cotangent."""
-    return known(failure)
+    """What a condition may be about, by name: primals, integers and masks among them, and the cotangent."""
+    names = [*failure.names, *(f"primal {i}" for i in range(len(failure.names), len(failure.primals)))]
+    named = zip(names, failure.primals, strict=False)
+    whole = {n: np.asarray(a) for n, a in named if hasattr(a, "dtype") and kind_of(a) in ("integer", "boolean")}
+    return known(failure) | {name: a.astype(np.float64) for name, a in whole.items()}
 
 
 # --- by index --------------------------------------------------------------------------------------------------------
@@ -106,74 +159,115 @@ def _two_axes(wrong):
 # --- by value --------------------------------------------------------------------------------------------------------
 
 
-def condition(wrong: np.ndarray, values: dict[str, np.ndarray]) -> tuple[str, str] | None:
-    """The kind and the words of a condition on values that holds exactly where something is wrong."""
+def condition(wrong: np.ndarray, values: dict[str, np.ndarray], asked=(), jumps=True) -> tuple[str, str] | None:
+    """The kind and the words of a condition on values that holds exactly where something is wrong.
+
+    `asked` are values and places at other primals: a condition is then tried there instead of being improbable.
+    """
     count = max(1, len(values))
-    for exact in (True, False):
+    for source in (_exactly, _beyond, _extreme) if jumps else (_exactly,):
         for name, value in values.items():
             for mask, array in _aligned(wrong, np.asarray(value, np.float64)):
-                told = (_exactly if exact else _beyond)(mask, array, name, count)
-                if told:
-                    return told
+                for kind, words, test, rare in source(mask, array, name):
+                    if asked and _holds(test, name, asked):
+                        return kind, words
+                    if not asked and (rare or math.comb(mask.size, int(mask.sum())) > CHANCE * 8 * count):
+                        return kind, words
     return None
 
 
+def _holds(test, name, asked) -> bool:
+    for values, wrong in asked:
+        pairs = list(_aligned(wrong, np.asarray(values[name], np.float64)))
+        if not pairs:
+            return False
+        mask, array = pairs[0]
+        holds = test(array)
+        open_ = np.isnan(holds) if holds.dtype.kind == "f" else np.zeros(holds.shape, bool)
+        if ((holds == 1) != mask)[~open_].any():
+            return False
+    return True
+
+
 def _aligned(wrong, value):
-    """The places and the values in one shape: as they are, or row by row where one of them has fewer axes."""
+    """The places and the values in one shape: as they are, or row by row where the values have fewer axes."""
     if not value.size or not wrong.size:
         return
     if value.shape == wrong.shape:
         yield wrong, value
-        return
-    if value.ndim > wrong.ndim and value.shape[: wrong.ndim] == wrong.shape:
-        return
-    if value.ndim and value.ndim < wrong.ndim:
+    elif 0 < value.ndim < wrong.ndim:
         for start in range(wrong.ndim - value.ndim + 1):
             axes = tuple(i for i in range(wrong.ndim) if not start <= i < start + value.ndim)
-            if wrong.shape[start : start + value.ndim] == value.shape:
-                yield wrong.any(axis=axes), value
+            rows = wrong.any(axis=axes)
+            if rows.shape == value.shape and not rows.all():
+                yield rows, value
 
 
-def _exactly(wrong, value, name, count):
-    """Equalities, which hold at random almost nowhere."""
-    for test, words in ((value == 0, f"{name} is 0"), (_tied(value), f"{name} has equal neighbours in its row (ties)")):
-        if (test == wrong).all() and not test.all():
-            return "kink", f"where {words}"
+def _exactly(wrong, value, name):
+    """Equalities, which hold at random almost nowhere: kind, words, test, whether it is rare."""
     there = np.unique(value[wrong])
-    if len(there) == 1 and ((value == there[0]) == wrong).all() and (wrong.sum() > 1 or there[0] == round(there[0], 3)):
-        return "kink", f"where {name} is {there[0]:.6g}"
-    if len(there) == 2 and there[0] == -there[1] and ((np.abs(value) == there[1]) == wrong).all():
-        return "kink", f"where |{name}| is {there[1]:.6g}"
-    if value.ndim:
-        top, bottom = (f(value, axis=-1, keepdims=True) for f in (np.max, np.min))
-        for test, words in ((value == top, "the largest"), (value == bottom, "the smallest")):
-            if (test == wrong).all() and not test.all() and _rare(wrong, count):
-                return "values", f"where {name} is {words} of its row"
-        if value.shape[-1] > 1:
-            rows = _tied(value).any(-1)
-            if (rows == wrong.any(-1)).all() and not rows.all() and rows.any():
-                return "kink", f"in the rows where {name} has ties"
-    return None
+    tests = [("kink", f"{name} is 0", lambda v: v == 0, True)]
+    if len(there) == 1:
+        named = wrong.sum() > 1 or there[0] == round(float(there[0]), 2)
+        tests.append(("kink", f"{name} is {there[0]:.6g}", lambda v: v == there[0], named))
+    tests.append(("kink", f"{name} is tied in its row", _tied, True))
+    if len(there) == 2 and there[0] == -there[1]:
+        tests.append(("kink", f"|{name}| is {there[1]:.6g}", lambda v: np.abs(v) == there[1], True))
+    if value.shape and value.shape[-1] > 1:
+        tests.append(
+            (
+                "kink",
+                f"{name} has ties in its row",
+                lambda v: np.broadcast_to(_tied(v).any(-1, keepdims=True), v.shape),
+                True,
+            )
+        )
+    whole = (value == np.round(value)).all()  # of labels and masks no value is a kink
+    for kind, words, test, rare in tests:
+        kind = "values" if whole else kind
+        if (test(value) == wrong).all():
+            yield kind, f"where {words}", test, rare
 
 
-def _beyond(wrong, value, name, count):
-    """Inequalities, said only where a random set of places would hardly be cut off by one."""
+def _beyond(wrong, value, name):
+    """Inequalities: one of a few signs, or a threshold that lies between what is wrong and what is right."""
     if not np.isfinite(value).all():
         if (~np.isfinite(value) == wrong).all():
-            return "values", f"where {name} is not finite"
-        return None
-    if not _rare(wrong, 8 * count):
-        return None
-    for test, words in ((value < 0, "negative"), (value > 0, "positive"), (value <= 0, "not positive")):
-        if (test == wrong).all():
-            return "values", f"where {name} is {words}"
-    for array, shown in ((value, name), (np.abs(value), f"|{name}|")):
-        inside, outside = array[wrong], array[~wrong]
+            yield "values", f"where {name} is not finite", lambda v: ~np.isfinite(v), True
+        return
+    for test, words in (
+        (lambda v: v < 0, "negative"),
+        (lambda v: v > 0, "positive"),
+        (lambda v: v <= 0, "not positive"),
+        (lambda v: v >= 0, "not negative"),
+    ):
+        if (test(value) == wrong).all():
+            yield "values", f"where {name} is {words}", test, False
+    for f, shown in ((np.asarray, name), (np.abs, f"|{name}|")):
+        inside, outside = f(value)[wrong], f(value)[~wrong]
         if inside.min() > outside.max():
-            return "values", f"where {shown} > {_between(outside.max(), inside.min())}"
+            low, high = outside.max(), inside.min()
+            yield "values", f"where {shown} > {_between(low, high)}", _above(f, low, high), False
         if inside.max() < outside.min():
-            return "values", f"where {shown} < {_between(inside.max(), outside.min())}"
-    return None
+            low, high = inside.max(), outside.min()
+            yield "values", f"where {shown} < {_between(low, high)}", _above(f, low, high, 0.0), False
+
+
+def _extreme(wrong, value, name):
+    """The largest or the smallest of a row."""
+    if value.shape and value.shape[-1] > 1:
+        for f, words in ((np.max, "largest"), (np.min, "smallest")):
+            if ((value == f(value, axis=-1, keepdims=True)) == wrong).all():
+                yield "values", f"where {name} is the {words} of its row", _most(f), False
+
+
+def _most(f):
+    return lambda v: v == f(v, axis=-1, keepdims=True)
+
+
+def _above(f, low, high, one=1.0):
+    """1 above, 0 below (or the other way round), and NaN in the gap where the threshold may be anywhere."""
+    return lambda v: np.where(f(v) >= high, one, np.where(f(v) <= low, 1 - one, np.nan))
 
 
 def _tied(value):
@@ -182,10 +276,6 @@ def _tied(value):
         return np.zeros((), bool)
     rows = value.reshape(-1, value.shape[-1])
     return ((rows[:, :, None] == rows[:, None, :]).sum(-1) > 1).reshape(value.shape)
-
-
-def _rare(wrong, tests):
-    return math.comb(wrong.size, int(wrong.sum())) > CHANCE * tests
 
 
 def _between(low, high) -> str:

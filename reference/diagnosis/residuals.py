@@ -13,18 +13,48 @@ from .bench import Bench
 from .failure import Explanation
 from .graph import wide
 
+DIAGONAL = 64  # elements of an output whose Jacobian is computed
 NARROW = ("bfloat16", "float16", "float32", "int8")
+
+
+def ignored(bench: Bench):
+    """The gradient for a cotangent of ones, or for its mean, its sum, one of its places."""
+    return _for_another(bench, _constant)
 
 
 def other_cotangent(bench: Bench):
     """The gradient for another cotangent of the output."""
+    return _for_another(bench, _bent)
+
+
+def diagonal(bench: Bench):
+    """Every element of the output counts for the same element of a primal alone."""
+    bars = jax.tree.leaves(bench.cotangent)
+    sizes = [wide(a).size for a in bars]
+    if len(bars) != 1 or not 1 < sizes[0] <= DIAGONAL or wide(bars[0]).shape != np.shape(bench.failure.truth):
+        return None
+    place = list(bench.failure.leaves).index(bench.failure.leaf)
+    bar = wide(bars[0])
+    found = np.zeros(bar.size)
+    for i in range(bar.size):
+        one = (np.arange(bar.size) == i).reshape(bar.shape) * bar
+        found[i] = bench.graph.gradient(bench.primals, one)[place].ravel()[i]
+    if bench.failure.explains(found.reshape(bar.shape)):
+        text = (
+            f"the diagonal of the Jacobian alone: each element of the output counts for its own of {bench.failure.leaf}"
+        )
+        return Explanation("missing_path", text)
+    return None
+
+
+def _for_another(bench: Bench, cotangents):
     leaves, structure = jax.tree.flatten(bench.cotangent)
     leaves = [wide(leaf) for leaf in leaves]
 
     def explains(other):
         return bench.reproduces(bench.graph.gradient(bench.primals, structure.unflatten(other)))
 
-    for kind, text, change in _cotangents(leaves, unit(bench.failure.dtype)):
+    for kind, text, change in cotangents(leaves, unit(bench.failure.dtype)):
         with np.errstate(all="ignore"):
             other = [np.asarray(change(leaf)) for leaf in leaves]
         if [a.shape for a in other] != [a.shape for a in leaves]:
@@ -33,7 +63,7 @@ def other_cotangent(bench: Bench):
             continue
         if found := explains(other):
             return Explanation(kind, text + found.alone)
-    for i in range(len(leaves)) if len(leaves) > 1 else ():
+    for i in range(len(leaves)) if len(leaves) > 1 and cotangents is _constant else ():
         for words, own in (
             (f"the cotangent of output {i} is not used", 0.0),
             (f"the cotangent of output {i} alone is used", 1.0),
@@ -44,7 +74,7 @@ def other_cotangent(bench: Bench):
     return None
 
 
-def _cotangents(leaves, u):
+def _constant(leaves, u):
     """Kind, words and the change, simplest first."""
     yield "ignores_cotangent", "the cotangent is ignored: this is the gradient for a cotangent of ones", np.ones_like
     for name, f in (("mean", np.mean), ("sum", np.sum)):
@@ -67,6 +97,14 @@ def _cotangents(leaves, u):
                 return np.broadcast_to(np.take(a, [place], axis), a.shape)
 
             yield "ignores_cotangent", text, one
+
+
+def _bent(leaves, u):
+    """The same for what is not linear, or another order."""
+    axes = range(min((a.ndim for a in leaves), default=0))
+    norm = np.sqrt(sum(np.sum(np.abs(a) ** 2) for a in leaves))
+    yield "nonlinear", "the cotangent is normalised to length one", lambda a: a / norm
+    yield "nonlinear", "the cotangent is divided by its largest element", lambda a: a / np.max(np.abs(a), initial=0)
     for name, f in (("absolute value", np.abs), ("square", np.square), ("sign", np.sign)):
         yield "nonlinear", f"the {name} of the cotangent stands for the cotangent", f
     for low, high in ((-1, 1), (0, np.inf), (-np.inf, 0), (-10, 10), (-0.5, 0.5), (-0.1, 0.1), (-5, 5), (-2, 2)):
@@ -113,7 +151,8 @@ def other_primal(bench: Bench):
         with np.errstate(all="ignore"):
             found = bench.reproduces(bench.graph.gradient(other, bench.cotangent))
         if found:
-            return Explanation("wrong_residual", f"the derivative is computed at another value: {text}{found.alone}")
+            kind = "dtype" if "rounded" in text else "wrong_residual"
+            return Explanation(kind, f"the derivative is computed at another value: {text}{found.alone}")
     return None
 
 

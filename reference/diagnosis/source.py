@@ -5,11 +5,9 @@ import functools
 import linecache
 import pathlib
 
-import jax
+from ..written import JAX
 
-from ..interpreter import open_jaxpr
-
-LIBRARIES = (str(pathlib.Path(jax.__file__).parent), str(pathlib.Path(__file__).parents[1]))
+LIBRARIES = (JAX, str(pathlib.Path(__file__).parents[1]))
 LONGEST = 60  # of a line that is quoted
 
 
@@ -36,9 +34,3 @@ def line(equation, around: Line | None = None) -> Line | None:
         if not frame.file_name.startswith((*LIBRARIES, "<")):
             return Line(frame.file_name, frame.line_num)
     return around
-
-
-def of_library(jaxpr) -> bool:
-    """Whether a function inside an equation is the library's: its lines are then those of whoever traced it first."""
-    info = getattr(open_jaxpr(jaxpr)[0], "debug_info", None)
-    return str(getattr(info, "func_filename", "") or getattr(info, "func_src_info", "")).find(LIBRARIES[0]) >= 0

@@ -8,14 +8,18 @@ import numpy as np
 from ..interpreter import bind, names
 from . import arrays, words
 from .bench import Bench
+from .derivatives import forms
 from .failure import Explanation
 from .graph import Use, exactly
-from .local import POINTWISE, forms
+from .local import POINTWISE, arguments, rounds
 
 LINEAR = names(
     "dot_general conv_general_dilated cumsum reduce_sum gather scatter-add scatter scatter_add dynamic_slice rev "
     "dynamic_update_slice slice pad concatenate triangular_solve reduce_window_sum fft transpose cumlogsumexp "
     "cumprod cummax reduce_max sort reduce_window_max_p reduce_window select_and_gather_add add_any"
+)
+MOVING = names(
+    "broadcast_in_dim gather dynamic_slice slice pad concatenate reshape transpose rev squeeze expand_dims tile"
 )
 BILINEAR = names("dot_general conv_general_dilated triangular_solve mul")
 AXES = 5
@@ -37,16 +41,13 @@ def _unsummed(use: Use, bench: Bench):
     bar, out = bars.get((use.path, use.operand)), bars.get((use.path, "y"))
     if bar is None or out is None or out.size <= bar.size:
         return
-    if use.primitive == "broadcast_in_dim":
-        kept = use.equation.params["broadcast_dimensions"]
-        lengths = dict(zip(kept, use.shape, strict=True))
-        axes = [axis for axis, length in enumerate(out.shape) if lengths.get(axis, 1) != length or axis not in lengths]
-        full = out
-    elif use.primitive in POINTWISE and out.ndim == bar.ndim:
-        axes = [axis for axis, length in enumerate(bar.shape) if length != out.shape[axis]]
-        full = _before_the_sum(use, bench, out)
-    else:
+    if use.primitive in MOVING:
+        yield from _spread(use, bench, bar, out)
         return
+    if use.primitive not in POINTWISE or out.ndim != bar.ndim:
+        return
+    axes = [axis for axis, length in enumerate(bar.shape) if length != out.shape[axis]]
+    full = _before_the_sum(use, bench, out)
     if full is None or not axes:
         return
     axes = tuple(axes)
@@ -66,6 +67,42 @@ def _unsummed(use: Use, bench: Bench):
         yield f"{text} stands for the sum over {_axes(axes)}", f(full, axis=axes).reshape(bar.shape)
 
 
+def _spread(use, bench, bar, out):
+    """An equation that moves values: running it on the numbers of the places says where each went."""
+    values = bench.values[0]
+    operands = [a.val if hasattr(a, "val") else values[use.path, k] for k, a in enumerate(use.equation.invars)]
+    numbered = np.arange(1.0, bar.size + 1).reshape(bar.shape)
+    try:
+        with exactly():
+            came = bind(
+                use.equation,
+                [numbered if k == use.operand else a * 0 if _is_like(a, bar) else a for k, a in enumerate(operands)],
+            )
+    except Exception:  # an equation may refuse numbers that it was not made for
+        return
+    came = np.nan_to_num(np.asarray(came[0]).ravel()).astype(int)
+    if came.max(initial=0) > bar.size or came.min(initial=0) < 0:
+        return
+    counts = np.bincount(came, minlength=bar.size + 1)[1:]
+    if counts.max(initial=0) < 2:
+        return
+    first, last, largest = np.zeros(bar.size + 1), np.zeros(bar.size + 1), np.full(bar.size + 1, -np.inf)
+    last[came] = out.ravel()
+    first[came[::-1]] = out.ravel()[::-1]
+    np.maximum.at(largest, came, out.ravel())
+    for text, other in (("the first place", first), ("the last place", last), ("the largest", largest)):
+        yield (
+            f"{text} stands for the sum over all places that a value went to",
+            np.where(counts, other[1:], 0).reshape(bar.shape),
+        )
+    mean = bar / np.maximum(counts, 1).reshape(bar.shape)
+    yield "the mean stands for the sum over all places that a value went to", mean
+
+
+def _is_like(array, bar) -> bool:
+    return getattr(array, "dtype", None) == bar.dtype
+
+
 def _some(axes):
     for count in range(len(axes), 0, -1):
         yield from itertools.combinations(axes, count)
@@ -81,8 +118,6 @@ def _before_the_sum(use, bench, out):
         return out
     if use.primitive == "sub":
         return -out if use.operand else out
-    from .local import arguments
-
     here = arguments(use, bench)
     for letters, form in forms(use):
         if all(here[letter] is not None for letter in letters):
@@ -181,6 +216,51 @@ def transposed(bench: Bench):
                 text = f"the cotangent goes through {words.operation(use)} {text}"
                 return Explanation(kind, text + leaves.alone, words.where(use))
     return None
+
+
+def in_rounds(bench: Bench):
+    """In every round of a loop, a product taken with the value of another round, or with another value of its own."""
+    bodies: dict[tuple, list[Use]] = {}
+    for use in bench.graph.free:
+        if use.round and use.primitive in BILINEAR:
+            bodies.setdefault(use.body, []).append(use)
+    changes, told = [], []
+    for uses in bodies.values():
+        try:
+            with exactly():
+                found = [dict(_other_factors(use, bench)) for use in uses]
+        except Exception:  # an equation may refuse what is tried
+            continue
+        for text in found[0]:
+            if all(text in other for other in found):
+                changes.append([(use, other[text]) for use, other in zip(uses, found, strict=True)])
+                told.append((uses[0], text))
+    changes = changes[: bench.room(bench.graph.width)]
+    if not changes:
+        return None
+    stacks = bench.injected_together(changes)
+    for leaves in bench.sets:
+        for i in leaves.explained(stacks):
+            use, text = told[i]
+            text = f"the derivative of {words.operation(use)} is computed {text}"
+            return Explanation("wrong_residual", text + leaves.alone, words.where(use))
+    return None
+
+
+def _other_factors(use: Use, bench: Bench):
+    """What flows back if the other factor is another: words, array."""
+    values, bars, _ = bench.values
+    out, other = bars.get((use.path, "y")), 1 - use.operand
+    own = values.get((use.path, other))
+    if out is None or own is None:
+        return
+    operands = [values.get((use.path, k)) for k in range(len(use.equation.invars))]
+    if any(a is None for a in operands):
+        return
+    for text, value in rounds(use, bench, other, "the other factor"):
+        if value.shape == own.shape:
+            changed = [value if k == other else a for k, a in enumerate(operands)]
+            yield text, np.asarray(_pull(use, changed)(out)[0])
 
 
 def _through(use: Use, bench: Bench) -> list:
