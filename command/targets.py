@@ -180,8 +180,9 @@ def imported(name: str) -> Callable:
     try:
         found = functools.reduce(getattr, path.split("."), found)
     except AttributeError as error:
-        known = [n for n in dir(error.obj) if n[0] != "_" and callable(getattr(error.obj, n, None))]
-        raise Unusable(f"{name}: {_line(error)}; {_near(error.name, known)}") from None
+        inside = getattr(error.obj, "__dict__", {}).items()
+        own = [n for n, v in inside if n[0] != "_" and callable(v) and getattr(v, "__module__", None) == module]
+        raise Unusable(f"{name}: {_line(error)}; {_near(error.name, own)}") from None
     if not callable(found):
         raise Unusable(f"{name} is {_line(repr(found), 80)}, which is not callable; a function of arrays was expected")
     return found

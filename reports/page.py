@@ -15,6 +15,7 @@ import jinja2
 import markupsafe
 
 from . import derivations, sections, words
+from . import targets as functions
 from .columns import data_block
 from .compare import Change
 from .record import Record, RecordError
@@ -33,6 +34,7 @@ def render(record: Record, comparison: Sequence[Change] | None = None) -> str:
             summary=sections.summary(record),
             comparison=sections.comparison(comparison),
             failures=sections.failures(record),
+            targets=functions.targets(record),
             rules=sections.rules(record),
             architectures=sections.architectures(record),
             training=sections.training(record),

@@ -13,7 +13,7 @@ SHOWN = 100  # subjects whose failures are laid out in full; the table of all fi
 LARGEST = 8
 
 _SEVERITY = {"abstained": 0, "right": 1, "wrong": 2, "raised": 3}
-_ORDER = {"rule": 0, "architecture": 1, "training": 2}
+_ORDER = {"target": 0, "rule": 1, "architecture": 2, "training": 3}
 
 
 _FINDING = ("absolute", "relative", "ulps", "ratio", "mean_ratio", "spread", "points", "worst", "diagnosis", "message")
@@ -54,9 +54,11 @@ def summary(record: Record) -> dict:
         width = 100 * counts[verdict] / max(len(judged), 1)
         lanes.append({"verdict": verdict, "x": round(start, 3), "width": round(width, 3)})
         start += width
+    targets, rules = (len({f["subject"] for f in record.findings if f["family"] == of}) for of in ("target", "rule"))
     facts = {
-        "rules": count(len({f["subject"] for f in record.findings if f["family"] == "rule"})),
-        "architectures": count(_architectures(record)),
+        "targets": count(targets) if targets else None,
+        "rules": count(rules) if rules or not targets else None,
+        "architectures": count(_architectures(record)) if _architectures(record) or not targets else None,
         "dtypes": ", ".join(dtypes_of(record)) or None,
         "seed": head.get("seed"),
         "platform": ", ".join(str(head[name]) for name in ("platform", "device") if head.get(name)) or None,
@@ -118,7 +120,8 @@ def failures(record: Record) -> dict:
         groups = collections.defaultdict(list)
         for finding in sorted(by_subject[family, subject], key=badness, reverse=True):
             groups[_reason(finding)].append(finding)
-        articles.append({"family": family, "subject": subject, "groups": [_group(group) for group in groups.values()]})
+        told = sorted(groups.values(), key=lambda group: group[0]["diagnosis"] is None)  # what is explained comes first
+        articles.append({"family": family, "subject": subject, "groups": [_group(group) for group in told]})
     curves = [curve for curve in record.curves if curve["verdict"] in ("wrong", "raised")]
     more = articles[SHOWN:]
     return {"articles": articles[:SHOWN], "more": len(more), "curves": curves, "total": len(articles) + len(curves)}
@@ -173,16 +176,22 @@ def rules(record: Record) -> dict:
             }
         )
     rows.sort(key=lambda row: (row["worst"][0] < _SEVERITY["wrong"], row["name"]))
+    others = [finding for finding in record.findings if finding["family"] != "target"]
+    return {"dtypes": dtypes, "rows": rows, "abstentions": abstentions(others)}
+
+
+def abstentions(findings) -> list[dict]:
+    """The reasons for which checks abstained, those of most subjects first."""
     reasons = collections.defaultdict(set)
-    for finding in record.findings:
+    for finding in findings:
         if finding["verdict"] == "abstained":
             reason = (finding["message"] or "no reason given").removeprefix(f"{finding['check']} abstains: ")
             reasons[finding["check"], reason].add(finding["subject"])
-    abstentions = [
+    told = [
         {"check": check, "reason": reason, "subjects": sorted(subjects)}
         for (check, reason), subjects in reasons.items()
     ]
-    return {"dtypes": dtypes, "rows": rows, "abstentions": sorted(abstentions, key=lambda a: -len(a["subjects"]))}
+    return sorted(told, key=lambda abstention: -len(abstention["subjects"]))
 
 
 def _cells(findings, dtypes):
