@@ -8,7 +8,7 @@ import time
 from collections.abc import Callable, Iterable
 
 from .checks import CHECKS
-from .diagnosis import Failure, diagnose
+from .diagnosis import Explanation, Failure, diagnose
 from .finding import Finding
 from .session import PROFILES, CannotTell, Failed, Session
 from .subject import Subject, Unusable
@@ -96,7 +96,6 @@ def check(
     seed: int = 0,
     seconds: float = SECONDS,
     name: str | None = None,
-    reproduce: bool = True,
 ) -> Result:
     """Check a derivative written by hand against everything that a correct one fulfils.
 
@@ -135,7 +134,7 @@ def check(
             lambda check_name: _one(session, check_name, seconds), [n for n in chosen if n not in FIRST]
         ):
             findings += found
-    findings = _explained(session, _worst(findings), reproduce)
+    findings = _explained(session, _worst(findings))
     return Result(str(subject), tuple(findings), tuple(session.outside), time.monotonic() - start)
 
 
@@ -213,30 +212,67 @@ def _order(finding):
     return ("abstained", "right", "raised", "wrong").index(finding.verdict), finding.ratio
 
 
-def _explained(session, findings, reproduce) -> list[Finding]:
+def _explained(session, findings) -> list[Finding]:
     """The findings with diagnoses: each wrong leaf explained at the simplest of its failures."""
-    said: dict[str, object] = {}
-    for leaf in dict.fromkeys(f.finding.leaf for f in session.failed):
-        failures = [f for f in session.failed if f.finding.leaf == leaf]
-        said[leaf] = _explain(session, failures)
-    explained = []
-    for finding in findings:
-        if finding.verdict == "wrong" and finding.fault is None and (found := said.get(finding.leaf)):
-            finding = dataclasses.replace(finding, diagnosis=str(found), fault=found.kind)
-        explained.append(finding)
-    return explained
+    failures: dict[str, list[Failed]] = {}
+    for failed in session.failed:
+        failures.setdefault(failed.finding.leaf, []).append(failed)
+    said = {leaf: _explain(session, some) for leaf, some in failures.items()}
+
+    def one(finding):
+        if finding.verdict != "wrong" or finding.fault or not said.get(finding.leaf):
+            return finding
+        explanation = said[finding.leaf]
+        return dataclasses.replace(finding, diagnosis=str(explanation), fault=explanation.kind)
+
+    return list(map(one, findings))
+
+
+# What a leaf that is right at the example fails alone, the kind of mistake that this is, and words for it.
+ALONE = (
+    ({"kinks"}, "kink", "wrong only at {words}"),
+    ({"values"}, "values", "wrong only at {words} values"),
+    ({"values", "kinks"}, "values", "wrong only at {words}"),
+    ({"shapes"}, "shape", "wrong only at other lengths: {words}"),
+    ({"precision"}, "dtype", "wrong in {dtypes} alone"),
+)
+PRECISE = ("not_finite", "cancellation", "structure")  # kinds that say more than where
 
 
 def _explain(session, failures: list[Failed]):
-    """The first explanation that the simplest failures of one leaf have."""
-    failures = sorted(failures, key=lambda f: (f.dtype != "float64", f.finding.check != "truth"))
-    for failed in failures[:EXPLAINED]:
-        try:
-            if found := diagnose(_failure(session, failed)):
-                return found
-        except Exception:  # a diagnosis is a help; that it failed is no finding about the derivative
-            continue
+    """The first explanation that the simplest failures of one leaf have, and where alone it fails, if it does."""
+    failures = sorted(
+        failures, key=lambda f: (f.finding.check != "truth", "one element" in f.trial.words, f.dtype != "float64")
+    )
+    found = next(filter(None, (_diagnosis(session, failed) for failed in failures[:EXPLAINED])), None)
+    where = {failed.finding.check for failed in failures}
+    for checks, kind, text in ALONE:
+        if where <= checks:
+            words = text.format(
+                words=", ".join(dict.fromkeys(f.trial.words for f in failures)),
+                dtypes=", ".join(dict.fromkeys(f.dtype for f in failures)),
+            )
+            if found is None:
+                return Explanation(kind, words)
+            return Explanation(found.kind if found.kind in PRECISE else kind, f"{words}: {found.text}", found.where)
+    vague = found is None or found.kind == "located"
+    return (_of_digits(session, failures) if vague else None) or found
+
+
+def _of_digits(session, failures):
+    """What is right in float64 and wrong in the dtype of the example loses digits there."""
+    tried = {dtype for _, dtype in session.tried}
+    wrong = {failed.dtype for failed in failures}
+    if "float64" in tried - wrong:
+        return Explanation("cancellation", f"digits are lost: wrong in {', '.join(sorted(wrong))}, right in float64")
     return None
+
+
+def _diagnosis(session, failed):
+    try:
+        return diagnose(_failure(session, failed))
+    except Exception:  # a diagnosis is a help; that it failed is no finding about the derivative
+        return None
 
 
 def _failure(session, failed: Failed) -> Failure:

@@ -140,7 +140,7 @@ def _against(session, name):
     allowances = session.measured(trial, dtype).allowance[1]
     at = session.rounded(trial, dtype)
     try:
-        estimate = ORACLES[name](local.definition)(at.primals, at.cotangent)
+        estimate = ORACLES[name].__wrapped__(local.definition)(at.primals, at.cotangent)
     except Abstains as reason:
         raise CannotTell(reason.reason) from None
     for i, leaf in enumerate(session.subject.names):
@@ -186,7 +186,7 @@ def adjoint_identity(session: Session) -> Iterator[Finding]:
     full = _filled(session, bars)
     for oracle in (adjoint, adjoint_differences):
         try:
-            identity = oracle(local.definition)(at.primals, at.cotangent, primals_bar=full)
+            identity = oracle.__wrapped__(local.definition)(at.primals, at.cotangent, primals_bar=full)
             break
         except Abstains as abstention:
             reason = abstention.reason

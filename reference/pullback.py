@@ -128,7 +128,7 @@ class _Rounding:
         size, start = math.prod(jnp.shape(array)), self.uses * 131 % NOISE_LENGTH
         factor, term = (self._window(row, start, size).reshape(jnp.shape(array)) for row in (self.factors, self.terms))
         factor += jnp.sign(factor - 1) * (ulps * EPS)  # what XLA's own function may be off in float64
-        return array * factor + term
+        return jnp.where(array == 0, array, array * factor + term)  # a zero is a zero in every dtype
 
     def _window(self, row, start, size):
         if start + size > NOISE_LENGTH:

@@ -7,6 +7,7 @@ limit of derivatives nearby, or lies between such limits, is right: which one is
 
 import dataclasses
 import functools
+import warnings
 from collections.abc import Iterator
 
 import jax
@@ -23,6 +24,9 @@ from .trials import Trial, cotangents
 
 STILL = ((0, 0.0, 0.0),) * COPIES
 NEAR = 2.0**-26  # of a coordinate: how far the neighbours are
+CLOSER = 2.0**-8  # of that: how far the nearer half of them is
+COPIES_MOVED = COPIES - 1
+FOCUS = 32  # numbers that are moved alone
 
 
 @dataclasses.dataclass(frozen=True)
@@ -85,6 +89,7 @@ class Session:
         self.subject, self.profile, self.seed = subject, profile, seed
         self.failed: list[Failed] = []
         self.outside: list[str] = []  # words of trials where the definition is not finite
+        self.tried: set[tuple[str, str]] = set()  # (check, dtype) of all that was judged
         self._locals, self._measured, self._answers = {}, {}, {}
 
     # --- what is compared --------------------------------------------------------------------------------------------
@@ -100,7 +105,7 @@ class Session:
         """A trial at these primals with a cotangent of its own."""
         rng = np.random.default_rng([self.seed, seed])
         rounded = self.subject.real_cast(primals, self.subject.dtype)
-        return Trial(rounded, cotangents(rng, self.local(primals, self.subject.dtype).outputs, sparse), words, seed)
+        return Trial(rounded, cotangents(rng, self.local(primals, self.subject.dtype).outputs, sparse), words, sparse)
 
     @functools.cached_property
     def example(self) -> list[Trial]:
@@ -149,7 +154,7 @@ class Session:
         """Where reverse mode does not apply: forward mode, or differences, at the point and its nudges."""
         u, floor = unit(local.unit), least(local.unit)
         for name in ("jacfwd", "richardson"):
-            oracle = oracles.ORACLES[name](local.definition)
+            oracle = oracles.ORACLES[name].__wrapped__(local.definition)  # not kept beyond this session
             try:
                 at = copies((trial.primals, trial.cotangent), local.unit, dtype)
                 rows = [jax.tree.map(lambda a, i=i: a[i] if _floating(a) else a, at) for i in range(COPIES)]
@@ -175,15 +180,17 @@ class Session:
             return Yardstick((out, bars), (reach, allowances))
         raise CannotTell(f"no truth: {local.why}; give truth=, a plain implementation of the same function")
 
-    def neighbourhood(self, trial: Trial, dtype: str):
-        """The derivatives at points close by, as (output, cotangents) stacked along a new first axis."""
+    def neighbourhood(self, trial: Trial, dtype: str, focus=()):
+        """The cotangents at points close by, stacked along a new first axis: see `neighbours`."""
         trial = self.rounded(trial, dtype)
         local = self.local(trial.primals, dtype)
         if not local.reverse:
             return None
         stack = jax.tree.map(lambda a: np.stack([a] * COPIES) if _floating(a) else a, trial.cotangent)
         with jax.enable_x64(True), jax.default_matmul_precision("highest"):
-            return to_numpy(stacked_pullback(local, STILL)(neighbours(trial.primals), stack))
+            program = stacked_pullback(local, STILL)
+            batches = [to_numpy(program(at, stack))[1] for at in neighbours(trial.primals, focus)]
+        return jax.tree.map(lambda *parts: np.concatenate([part[1:] for part in parts]), *batches)
 
     # --- the judge ---------------------------------------------------------------------------------------------------
 
@@ -192,6 +199,7 @@ class Session:
 
         What is wrong is remembered, to be explained.
         """
+        self.tried.add((check, dtype))
         yardstick = self.measured(trial, dtype)
         local = self.local(trial.primals, dtype)
         truth_out, truth_bars = yardstick.truth
@@ -201,7 +209,6 @@ class Session:
         names = [*output_names(len(truth_out)), *self.subject.names]
         got = [*answer[0], *answer[1]]
         truths, allowances = [*truth_out, *truth_bars], [*yardstick.allowance[0], *yardstick.allowance[1]]
-        near = None
 
         def note(finding):
             if remember:
@@ -220,19 +227,25 @@ class Session:
             value, truth, allowance = np.asarray(got[i], np.float64), truths[i], allowances[i]
             apart = discrepancy(value, truth, allowance, local.unit)
             settled = np.isfinite(truth).all()
-            if settled and apart and apart.ratio <= 1:
+            fits = settled and apart is not None and apart.ratio <= 1
+            if fits and (is_output or check != "kinks"):
                 yield make("right", **vars(apart))
                 continue
             if settled and apart is None:
                 yield make("abstained", message="rounding alone moves the truth without bound at this point")
                 continue
             if not is_output:
-                near = near if near is not None else (self.neighbourhood(trial, dtype) or ())
-                if near:
-                    verdict = between(value, truth, allowance, near[1][place], trial.primals[place], local.unit)
-                    if verdict:
-                        yield make(verdict[0], message=verdict[1])
-                        continue
+                around = self.neighbourhood(trial, dtype, _focus(trial.primals, place, value, truth))
+                verdict = around and between(value, truth, allowance, around[place], trial.primals[place], local.unit)
+                if verdict and verdict[0] == "right":
+                    yield make("right", **(vars(apart) if fits else {}), message=None if fits else verdict[1])
+                    continue
+                if verdict and fits:
+                    yield note(make("wrong", **vars(apart) | {"ratio": np.inf}, message=verdict[1], fault="kink"))
+                    continue
+            if fits:
+                yield make("right", **vars(apart))
+                continue
             if not settled and apart is None:
                 yield make("abstained", message="the definition's derivative is not finite here, nor around it")
             elif self._primal_leaves_range(trial, dtype):
@@ -276,16 +289,29 @@ def malformed(bar, like) -> str | None:
 # --- kinks -----------------------------------------------------------------------------------------------------------
 
 
-def neighbours(primals) -> tuple:
-    """Copies of the primals moved by a very little: all up, all down, ties together, then each its own way."""
+def neighbours(primals, focus=()) -> Iterator[tuple]:
+    """Stacks of copies of the primals moved by a very little, far and near by turns; the first copy is not moved.
+
+    All move up, ties move together, then each number its own way; then each number of the `focus` moves alone, so
+    that it comes first, or last, among its equals.
+    """
     rng = np.random.default_rng(1)
     floats = [np.ravel(a) for a in primals if _floating(a)]
     flat = np.concatenate([np.zeros(0), *floats])
     distinct, which = np.unique(flat, return_inverse=True)
-    rows = [np.ones(flat.size)]
-    rows += [rng.choice([-1.0, 1.0], len(distinct))[which] for _ in range(2)]
-    rows += [rng.choice([-1.0, 1.0], flat.size) * rng.uniform(0.25, 1.0, flat.size) for _ in range(PAIRS - len(rows))]
-    moves = np.concatenate([np.zeros((1, flat.size)), rows, [-row for row in rows]])
+    rows = [np.ones(flat.size), *(rng.choice([-1.0, 1.0], len(distinct))[which] for _ in range(3))]
+    rows += [rng.choice([-1.0, 1.0], flat.size) * rng.uniform(0.25, 1.0, flat.size) for _ in range(8)]
+    rows += [np.eye(1, flat.size, index)[0] for index in focus]
+    while len(rows) * 2 % PAIRS:
+        rows.append(rng.choice([-1.0, 1.0], flat.size) * rng.uniform(0.25, 1.0, flat.size))
+    for start in range(0, len(rows), PAIRS // 2):
+        half = rows[start : start + PAIRS // 2]
+        near = [row * CLOSER for row in half]
+        moves = np.stack([np.zeros(flat.size), *half, *(-r for r in half), *near, *(-r for r in near)])
+        yield _moved(primals, floats, moves)
+
+
+def _moved(primals, floats, moves):
     split = iter(np.split(moves, np.cumsum([a.size for a in floats])[:-1], axis=1) if floats else ())
 
     def one(a):
@@ -298,24 +324,41 @@ def neighbours(primals) -> tuple:
     return tuple(map(one, primals))
 
 
-def between(got, truth, allowance, stack, primal, dtype) -> tuple[str, str] | None:
+def _focus(primals, place, got, truth):
+    """Where among all numbers those are whose cotangent is furthest from the truth, a few of them."""
+    before = sum(np.size(a) for a in primals[:place] if _floating(a))
+    with np.errstate(invalid="ignore"):
+        off = np.nan_to_num(np.abs(np.ravel(got) - np.ravel(truth)), nan=np.inf)
+    return [before + int(i) for i in np.argsort(-off)[:FOCUS] if off[i]]
+
+
+def between(got, truth, allowance, around, primal, dtype) -> tuple[str, str] | None:
     """The verdict on a cotangent at a kink, by the derivatives around it; None where there is no kink.
 
     Element by element it has to lie between its neighbours' values, and so has its sum over every group of equal
-    numbers: at a tie, that all members together have one derivative is no convention.
+    numbers: at a tie, that all members together have one derivative is no convention.  A truth that its neighbours
+    do not tend to is a derivative of no side: autodiff may cut a smooth function into pieces that are not.
     """
-    around = stack[1:]
     if not np.isfinite(around).all(axis=0).any():
         return None
-    with np.errstate(invalid="ignore", over="ignore"):
+    quarter = np.arange(len(around)) % COPIES_MOVED >= COPIES_MOVED // 2
+    with np.errstate(invalid="ignore", over="ignore"), warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # a number none of whose neighbours is finite
         low, high = np.nanmin(around, axis=0), np.nanmax(around, axis=0)
         spread, settled = high - low, np.isfinite(truth)
         rounding = SLACK * (unit(dtype) * np.maximum(scale(low), scale(high)) + least(dtype))
         reach = np.where(settled & np.isfinite(allowance), allowance, spread + rounding)
-        kinked = ~settled | (spread > reach)
+        far, near = (_outside(truth, around[rows]) for rows in (~quarter, quarter))
+        lost = settled & (near > reach) & (2 * near > far)
+        kinked = ~settled | (spread > reach) | lost
+        reach = np.where(lost, np.minimum(reach, rounding) + spread, reach)
         fits = np.isfinite(got) & (low - reach <= got) & (got <= high + reach)
-        equal = settled & (np.abs(got - np.where(settled, truth, 0)) <= allowance)
-    if not kinked.any() or not (fits | equal).all():
+        equal = settled & ~lost & (np.abs(got - np.where(settled, truth, 0)) <= allowance)
+    if not kinked.any():
+        return None
+    if not (fits | equal).all():
+        if (lost & ~fits).any():
+            return "wrong", "as autodiff of the definition has it, but no limit of the derivatives nearby"
         return None
     for value in np.unique(primal):
         group = primal == value
@@ -325,7 +368,14 @@ def between(got, truth, allowance, stack, primal, dtype) -> tuple[str, str] | No
                 return None
     if not settled.all():
         return "right", "autodiff of the definition is not finite here; this is a limit of derivatives nearby"
+    if lost.any():
+        return "right", "autodiff of the definition is wrong here; this is the limit of the derivatives nearby"
     return "right", "a kink: not JAX's choice, but between the one-sided derivatives"
+
+
+def _outside(value, around):
+    """How far a value is from all that lies between its neighbours."""
+    return np.maximum(np.maximum(np.nanmin(around, axis=0) - value, value - np.nanmax(around, axis=0)), 0)
 
 
 def _floating(a) -> bool:

@@ -225,7 +225,7 @@ class Local:
     def forward_pass(self, primals):
         """What runs between a forward and a backward pass, of arguments in the dtype: cotangent -> cotangents."""
         chosen, cast = self.subject.differentiated, self.subject.cast(primals, self.dtype)
-        arrays = [jnp.asarray(p) if c else p for c, p in zip(chosen, cast, strict=True)]
+        arrays = list(map(jnp.asarray, cast))
 
         def of_chosen(*floats):
             rest = iter(floats)

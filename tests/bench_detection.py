@@ -156,7 +156,10 @@ def _of_floats(function, args, argnums):
 def work(job) -> Outcome:
     """One case by one checker, in a process of the pool."""
     name, checker, dtype, profile = job
+    import jax
+
     case = cases()[name]
+    jax.clear_caches()
     try:
         return CHECKERS[checker](case, dtype, profile)
     except Exception as error:  # the bench goes on
