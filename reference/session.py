@@ -26,7 +26,7 @@ STILL = ((0, 0.0, 0.0),) * COPIES
 NEAR = 2.0**-26  # of a coordinate: how far the neighbours are
 CLOSER = 2.0**-8  # of that: how far the nearer half of them is
 COPIES_MOVED = COPIES - 1
-FOCUS = 32  # numbers that are moved alone
+FOCUS = 32  # numbers that are moved furthest, one by one
 
 
 @dataclasses.dataclass(frozen=True)
@@ -292,8 +292,8 @@ def malformed(bar, like) -> str | None:
 def neighbours(primals, focus=()) -> Iterator[tuple]:
     """Stacks of copies of the primals moved by a very little, far and near by turns; the first copy is not moved.
 
-    All move up, ties move together, then each number its own way; then each number of the `focus` moves alone, so
-    that it comes first, or last, among its equals.
+    All move up, ties move together, then each number its own way; then each number of the `focus` moves furthest,
+    so that it comes first, or last, among its equals.
     """
     rng = np.random.default_rng(1)
     floats = [np.ravel(a) for a in primals if _floating(a)]
@@ -301,9 +301,10 @@ def neighbours(primals, focus=()) -> Iterator[tuple]:
     distinct, which = np.unique(flat, return_inverse=True)
     rows = [np.ones(flat.size), *(rng.choice([-1.0, 1.0], len(distinct))[which] for _ in range(3))]
     rows += [rng.choice([-1.0, 1.0], flat.size) * rng.uniform(0.25, 1.0, flat.size) for _ in range(8)]
-    rows += [np.eye(1, flat.size, index)[0] for index in focus]
-    while len(rows) * 2 % PAIRS:
-        rows.append(rng.choice([-1.0, 1.0], flat.size) * rng.uniform(0.25, 1.0, flat.size))
+    for index in (*focus, *[None] * (-len(focus) % (PAIRS // 2))):
+        row = rng.choice([-1.0, 1.0], flat.size) * rng.uniform(0.25, 0.75, flat.size)
+        row[[] if index is None else index] = 1.0
+        rows.append(row)
     for start in range(0, len(rows), PAIRS // 2):
         half = rows[start : start + PAIRS // 2]
         near = [row * CLOSER for row in half]
