@@ -20,7 +20,7 @@ def checks(name: str) -> list:
         return [listed]
     wanted = name.removeprefix("check:")
     if wanted not in CHECKS:
-        close = difflib.get_close_matches(wanted, CHECKS, n=3, cutoff=0.5) or CHECKS
+        close = difflib.get_close_matches(wanted, CHECKS) or CHECKS
         raise ExpressionError(f"no check is called {wanted!r}; did you mean {', '.join(close)}?")
     return [Line(Text(wanted, style="bold"), align="left"), Text(_words(wanted))]
 

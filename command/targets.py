@@ -189,7 +189,7 @@ def imported(name: str) -> Callable:
 
 
 def _near(name, known) -> str:
-    close = difflib.get_close_matches(name, known, n=3, cutoff=0.5)
+    close = difflib.get_close_matches(name, known)
     return f"did you mean {' or '.join(close)}?" if close else f"there are {', '.join(known) or 'none'}"
 
 
