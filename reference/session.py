@@ -352,7 +352,8 @@ def between(got, truth, allowance, around, primal, dtype) -> tuple[str, str] | N
         far, near = (_outside(truth, around[rows]) for rows in (~quarter, quarter))
         lost = settled & (near > reach) & (2 * near > far)
         kinked = ~settled | (spread > reach) | lost
-        reach = np.where(lost, np.minimum(reach, rounding) + spread, reach)
+        # On either side the derivative moves, over that distance, by some of its own size: of the jump, very little.
+        reach = np.where(lost, np.minimum(reach, rounding) + spread, reach + np.sqrt(NEAR) * spread)
         fits = np.isfinite(got) & (low - reach <= got) & (got <= high + reach)
         equal = settled & ~lost & (np.abs(got - np.where(settled, truth, 0)) <= allowance)
     if not kinked.any():
