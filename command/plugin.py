@@ -68,7 +68,7 @@ def check_gradient(request, record_finding):
         try:
             result = check(function, *args, **options | more)
         except Unusable as error:
-            pytest.fail(str(error), pytrace=False)
+            raise pytest.fail.Exception(str(error), pytrace=False) from None
         again = shlex.join(["pytest", request.node.nodeid])
         for finding in findings_of(reproducible(result, lambda finding: again)):
             record_finding(finding, family="target")
