@@ -242,6 +242,8 @@ def attention_scale_twice_in_keys():
 
 @wrong("exchanged", args="f32[5,4] f32[5,4] f32[5,4]")
 def attention_queries_and_keys_exchanged():
+    """The cotangents of queries and keys are returned in each other's place."""
+
     def backward(residuals, o_bar):
         q_bar, k_bar, v_bar = attention_back(*residuals, o_bar)
         return k_bar, q_bar, v_bar
@@ -384,16 +386,3 @@ def masked_attention_nan():
         return *attention_back(q, k, v, e / jnp.sum(e, -1, keepdims=True), o_bar), None
 
     return by_hand(masked_attention, keeping(masked_attention), backward)
-
-
-@wrong("cancellation", "dtype", args="f32[5,4] f32[6,4] f32[6,3]")
-def attention_weights_in_half():
-    """Weights and scores' cotangent are cast to float16 before the products, whatever the arguments are."""
-
-    def backward(residuals, o_bar):
-        q, k, v, p = residuals
-        half = p.astype(jnp.float16).astype(p.dtype)
-        scores_bar = (softmax_back(p, o_bar @ v.T) * rooted(q)).astype(jnp.float16).astype(p.dtype)
-        return scores_bar @ k, scores_bar.T @ q, half.T @ o_bar
-
-    return by_hand(attention, attention_forward, backward)

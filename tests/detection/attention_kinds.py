@@ -324,3 +324,16 @@ def attention_layer_keys_held():
 
     kernel = by_hand(attention, attention_forward, backward)
     return lambda x, wq, wv: x + kernel(x @ wq, x, jnp.tanh(x @ wv))
+
+
+@wrong("cancellation", "dtype", args="f32[5,4] f32[6,4] f32[6,3]")
+def attention_weights_in_half():
+    """Weights and scores' cotangent are cast to float16 before the products, whatever the arguments are."""
+
+    def backward(residuals, o_bar):
+        q, k, v, p = residuals
+        half = p.astype(jnp.float16).astype(p.dtype)
+        scores_bar = (softmax_back(p, o_bar @ v.T) * rooted(q)).astype(jnp.float16).astype(p.dtype)
+        return scores_bar @ k, scores_bar.T @ q, half.T @ o_bar
+
+    return by_hand(attention, attention_forward, backward)

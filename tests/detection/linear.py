@@ -153,6 +153,8 @@ def dense_input_through_the_untransposed_weight():
 
 @wrong("missing_sum", "located", args="f32[4,3] f32[3,5] f32[5]")
 def dense_bias_of_the_first_row():
+    """The bias gets the first row's cotangent instead of the sum over the rows."""
+
     def backward(residuals, y_bar):
         x, w = residuals
         return y_bar @ w.T, x.T @ y_bar, y_bar[0]
