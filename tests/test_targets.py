@@ -37,7 +37,7 @@ def scale(x: Float[Array, "n d"], w: Float[Array, "d"]):
 
 
 @by_hand(lambda kept, y_bar: (y_bar * kept[1], jnp.mean(y_bar * kept[0], 0)))
-def averaged(x, w):
+def unsummed(x, w):
     return x * w
 
 
@@ -102,9 +102,9 @@ def test_a_right_function_is_one_line():
 
 
 def test_a_wrong_function_is_told_with_a_command_that_shows_it_again():
-    result = check("own.kernels:scale", "own.kernels:averaged", *ARGS, *QUICK, "--seed", 2)
+    result = check("own.kernels:scale", "own.kernels:unsummed", *ARGS, *QUICK, "--seed", 2)
     assert result.exit_code == 1
-    assert "own.kernels:averaged: w in float32 is wrong [truth]" in result.output
+    assert "own.kernels:unsummed: w in float32 is wrong [truth]" in result.output
     assert "off by a factor of 0.25 everywhere" in result.output
     assert result.output.splitlines()[-1] == "2 targets: 1 right, 1 wrong, 0 unusable"
     (again,) = re.findall(r"reproduce: manual-backprop check (.*)", result.output)
@@ -115,8 +115,8 @@ def test_a_wrong_function_is_told_with_a_command_that_shows_it_again():
 
 
 def test_only_the_arguments_asked_for_are_differentiated():
-    assert check("own.kernels:averaged", *ARGS, *QUICK, "--argnums", "0").exit_code == 0
-    assert check("own.kernels:averaged", *ARGS, *QUICK, "--argnums", "0,1").exit_code == 1
+    assert check("own.kernels:unsummed", *ARGS, *QUICK, "--argnums", "0").exit_code == 0
+    assert check("own.kernels:unsummed", *ARGS, *QUICK, "--argnums", "0,1").exit_code == 1
 
 
 def test_a_plain_implementation_is_the_truth():
@@ -149,8 +149,8 @@ profile = "quick"
 checks = ["truth", "structure"]
 targets = [
     "own.kernels:scale",
-    {function = "own.kernels:averaged", args = "f32[4,3] f32[3]", checks = ["truth"], seed = 1},
-    {function = "own.kernels:averaged", args = "f32[4,3] f32[3]", argnums = [0]},
+    {function = "own.kernels:unsummed", args = "f32[4,3] f32[3]", checks = ["truth"], seed = 1},
+    {function = "own.kernels:unsummed", args = "f32[4,3] f32[3]", argnums = [0]},
     {function = "own.kernels:gone"},
 ]
 """
@@ -164,7 +164,7 @@ def test_one_bare_command_checks_what_is_listed(project):
     assert "4 targets: 2 right, 1 wrong, 1 unusable" in result.stdout
     assert result.stderr == (
         "Error: own.kernels:gone: module 'own.kernels' has no attribute 'gone'; "
-        "there are by_hand, scale, averaged, log, root, pick, named, counted, unsaid, odd, refusing\n"
+        "there are by_hand, scale, unsummed, log, root, pick, named, counted, unsaid, odd, refusing\n"
     )
     loaded = record.load(project / "out" / "record.jsonl")
     assert loaded.finished
@@ -173,7 +173,7 @@ def test_one_bare_command_checks_what_is_listed(project):
     assert found == {
         ("scale", "truth", "right"),
         ("scale", "structure", "right"),
-        ("averaged", "truth", "wrong"),
+        ("unsummed", "truth", "wrong"),
         ("gone", "usable", "raised"),
     }
     out = str(project / "out" / "record.jsonl")
@@ -208,17 +208,17 @@ def test_an_interruption_leaves_what_was_judged(project):
 
 
 def test_the_page_is_about_targets_alone(project):
-    check("own.kernels:scale", "own.kernels:averaged", *ARGS, *QUICK, "--output", "out")
+    check("own.kernels:scale", "own.kernels:unsummed", *ARGS, *QUICK, "--output", "out")
     page = (project / "out" / "index.html").read_text()
     table = page[page.index('<table class="targets">') : page.index('<section id="findings">')]
     cells = [re.sub("<[^>]*>", " ", row).split() for row in re.findall("<tr>.*", table)]
     assert cells[0] == ["target", "structure", "truth"]
-    assert cells[1] == ["own.kernels:averaged", "✓", "right", "✗", "wrong"]  # what fails comes first
+    assert cells[1] == ["own.kernels:unsummed", "✓", "right", "✗", "wrong"]  # what fails comes first
     assert cells[2] == ["own.kernels:scale", "✓", "right", "✓", "right"]
     text = html.unescape(re.sub("<[^>]*>", " ", page))
     assert "1 target is wrong." in text
     assert "off by a factor of 0.25 everywhere" in text
-    assert "manual-backprop check own.kernels:averaged --args 'f32[4,3] f32[3]'" in text
+    assert "manual-backprop check own.kernels:unsummed --args 'f32[4,3] f32[3]'" in text
     assert "No rule was checked" not in text
 
 
