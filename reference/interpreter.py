@@ -43,11 +43,13 @@ def bind(equation, inputs, **changed) -> list:
     return list(outputs) if equation.primitive.multiple_results else [outputs]
 
 
-def walk(closed, arguments, apply: Callable = bind, constant: Callable = lambda value: value) -> list:
+def walk(
+    closed, arguments, apply: Callable = bind, constant: Callable = lambda value: value, enter: Callable = called
+) -> list:
     """Run a traced function with `apply(equation, inputs) -> outputs` for every equation that computes.
 
-    Loops, branches and calls are entered; constants pass through `constant`.  Where `apply` has a method
-    `during(step)`, that is what applies in a step of a loop.
+    Loops, branches and what `enter` gives of a call are entered; constants pass through `constant`.  Where `apply` has
+    a method `during(step)`, that is what applies in a step of a loop.
     """
     jaxpr, constants = open_jaxpr(closed)
     start = [*map(constant, constants), *arguments]
@@ -58,13 +60,13 @@ def walk(closed, arguments, apply: Callable = bind, constant: Callable = lambda 
 
     def inside(closed, arguments, step=None):
         during = apply if step is None or not hasattr(apply, "during") else apply.during(step)
-        return walk(closed, arguments, during, constant)
+        return walk(closed, arguments, during, constant, enter)
 
     for equation in jaxpr.eqns:
         inputs = [read(atom) for atom in equation.invars]
         if equation.primitive.name in _CONTROL:
             outputs = _CONTROL[equation.primitive.name](equation.params, inputs, inside)
-        elif (function := called(equation)) is not None:
+        elif (function := enter(equation)) is not None:
             outputs = inside(function, inputs)
         else:
             outputs = apply(equation, inputs)

@@ -14,8 +14,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from .script import shows
-from .session import Failed, Session
+from .replay import shows
+from .session import CannotTell, Failed, Session, output_names
 from .trials import PROPERTIES, Trial, kept
 from .widening import kind
 
@@ -64,9 +64,12 @@ class _Search:
         before, dtype = self.best.finding, self.best.dtype
         try:
             answer = scratch.local(trial.primals, dtype).hand(trial.primals, trial.cotangent, eager=self.eager)
-            outputs = before.leaf not in self.session.subject.names
-            list(scratch.judge(before.check, trial, dtype, answer, outputs=outputs))
         except Exception:  # the function does not take these arguments
+            return []
+        outputs = before.leaf in output_names(len(trial.cotangent))
+        try:
+            list(scratch.judge(before.check, trial, dtype, answer, outputs=outputs))
+        except CannotTell:
             return []
         return scratch.failed
 
@@ -86,20 +89,29 @@ class _Search:
 
     def cut(self, length, shorter) -> Iterator[Trial]:
         """Trials with a length replaced wherever it occurs, alone or with its multiples: cut, or with new numbers."""
-        trial = self.best.trial
+        trial, worst = self.best.trial, self.worst(length)
         lengths = {n for a in trial.primals for n in np.shape(a)}
         alone, multiples = {length: shorter}, {n: n // length * shorter for n in lengths if n and n % length == 0}
+        ways = itertools.product((*{0: 0, min(worst, length - shorter): 0}, None), (alone, multiples))
         rng = np.random.default_rng(0)
-        for fresh, replaced in itertools.product((False, True), [alone, multiples][: 1 + (alone != multiples)]):
-            shapes = [tuple(replaced.get(n, n) for n in np.shape(a)) for a in trial.primals]
-            primals = tuple(_cut(a, shape, fresh, rng) for a, shape in zip(trial.primals, shapes, strict=True))
-            primals = tuple(_within(a, length, shorter) for a in primals)
+        for start, replaced in ways:
+            if replaced is multiples and multiples == alone:
+                continue
+            primals = tuple(_within(_cut(a, replaced, start, rng), length, shorter) for a in trial.primals)
             try:
-                yield dataclasses.replace(
-                    self.session.trial(primals, trial.words, trial.seed), words=f"{trial.words}, cut"
-                )
+                for dtype in (self.session.subject.dtype, self.best.dtype):
+                    self.session.local(primals, dtype)
             except Exception:  # the function does not take arguments of these shapes
                 continue
+            yield self.session.trial(primals, f"{trial.words.removesuffix(', cut')}, cut")
+
+    def worst(self, length) -> int:
+        """Where along an axis of this length the cotangent is wrong."""
+        index, names = self.best.finding.index, self.session.subject.names
+        if index is None or self.best.finding.leaf not in names:
+            return 0
+        shape = np.shape(self.best.trial.primals[names.index(self.best.finding.leaf)])
+        return next((i for i, n in zip(index, shape, strict=True) if n == length), 0)
 
     # --- cotangents --------------------------------------------------------------------------------------------------
 
@@ -193,15 +205,16 @@ def _parted(flat, like) -> tuple:
     return tuple(p.reshape(np.shape(a)) for p, a in zip(np.split(flat, sizes[:-1]), like, strict=True))
 
 
-def _cut(a, shape, fresh, rng):
-    """An array cut to a shape, with what it keeps (rows that sum to one, order) kept; of new numbers, if fresh."""
+def _cut(a, lengths, start, rng):
+    """An array with lengths replaced: what stands there from `start` on, or new numbers; what it keeps stays kept."""
+    shape = tuple(lengths.get(n, n) for n in np.shape(a))
     if shape == np.shape(a):
         return a
-    corner = tuple(slice(n) for n in shape)
+    corner = tuple(slice(first := min(start or 0, n - m), first + m) for n, m in zip(np.shape(a), shape, strict=True))
     if kind(a.dtype) != "float":
         return a[corner]
     words, impose = kept(a)
-    if fresh:
+    if start is None:
         return np.asarray(impose(rng.normal(size=shape)), np.float64)
     piece = np.asarray(a)[corner]
     return piece if not words or kept(piece)[0] == words else np.asarray(impose(piece), np.float64)

@@ -5,7 +5,6 @@ it was compiled.  The truth, and the rounding that it is allowed, stand in it as
 package is needed to see the failure, and the script passes once the derivative is right.
 """
 
-import functools
 import platform
 import textwrap
 
@@ -15,14 +14,12 @@ import numpy as np
 from jax import export
 
 from . import literals
-from .allowance import SLACK, least, scale, unit
-from .literals import Code, NotText
-from .session import CannotTell, Failed, Session, output_names
+from .literals import NotText
+from .replay import TAKEN, Case, shows
+from .session import CannotTell, Failed, Session
 from .widening import kind
 
 FEW = 64  # numbers that lines to paste may hold
-TAKEN = ("allowed", "arguments", "base64", "cotangent", "derivative", "expected", "fields", "function", "got", "jax")
-TAKEN += ("jnp", "known", "np", "off", "outputs", "pull", "size", "sys", "what", "worst", "wrong", "y_bar", "zlib")
 FLOATS = "[y for y in jax.tree.leaves({call}) if jnp.issubdtype(jnp.result_type(y), jnp.floating)]"
 
 
@@ -33,7 +30,7 @@ def script(session: Session, failed: Failed, way: str | None = None) -> str:
 
     CannotTell where a plain call does not show the failure, or the function can neither be imported nor exported.
     """
-    case = _Case(session, failed)
+    case = Case(session, failed)
     way = way or shows(session, failed)
     if way is None:
         raise CannotTell("a plain call does not show this failure, under jit or without")
@@ -64,7 +61,7 @@ def script(session: Session, failed: Failed, way: str | None = None) -> str:
 
 def snippet(session: Session, failed: Failed) -> str | None:
     """Three to eight lines that fail where the function is at hand by its name; None where they would be long."""
-    case = _Case(session, failed)
+    case = Case(session, failed)
     numbers = sum(np.size(a) for a in (*case.primals, *case.cotangent, case.expected))
     complex_outputs = any(kind(y.dtype) == "complex" for y in jax.tree.leaves(case.output))
     if numbers > FEW or case.is_output or complex_outputs or not session.subject.name.isidentifier():
@@ -87,96 +84,6 @@ def snippet(session: Session, failed: Failed) -> str | None:
         "assert (abs(got - expected) <= allowed).all(), got",
     ]
     return "\n".join(lines)
-
-
-def shows(session: Session, failed: Failed) -> str | None:
-    """'jit' where a plain call under jit gives this wrong cotangent, 'eager' where one without does, else None."""
-    case = _Case(session, failed)
-    for way in ("jit", "eager"):
-        out, bars = case.local.hand(failed.trial.primals, failed.trial.cotangent, eager=way == "eager")
-        if case.wrong([*out, *bars][case.index]):
-            return way
-    return None
-
-
-class _Case:
-    """What a script has to say of one failure: the arguments in their dtype, and between what the cotangent may lie."""
-
-    def __init__(self, session: Session, failed: Failed):
-        self.session, self.failed, self.subject = session, failed, session.subject
-        self.leaf, trial = failed.finding.leaf, failed.trial
-        self.local = session.local(trial.primals, failed.dtype)
-        self.primals = self.subject.cast(trial.primals, failed.dtype)
-        self.cotangent = self.local.cast_outputs(trial.cotangent)
-        outputs = output_names(len(self.cotangent))
-        self.is_output = self.leaf in outputs
-        self.index = [*outputs, *self.subject.names].index(self.leaf)
-        self.place = self.index - len(outputs)
-        self.like = self.local.outputs[self.index] if self.is_output else self.primals[self.place]
-        self.variables = literals.identifiers(self.subject.names, (*TAKEN, self.subject.name))
-        self.wide = "float64" in {str(getattr(a, "dtype", "")) for a in (*self.primals, *self.cotangent)}
-        self.expected, self.allowed, self.kinked = self._range()
-
-    @functools.cached_property
-    def output(self):
-        """The form of the function's own output."""
-        with self.local.precision():
-            return jax.eval_shape(lambda *p: self.subject.function(*self.subject.assemble(p)), *self.primals)
-
-    def wrong(self, got) -> bool:
-        """Whether this is wrong, as the script judges it."""
-        if got is None or np.shape(got) != np.shape(self.like) or got.dtype != self.like.dtype:
-            return True
-        off = np.abs(np.asarray(got, np.float64) - self.expected)
-        return bool((~(off <= self.allowed) & (self.allowed < np.inf)).any())
-
-    def _range(self):
-        """What is expected, what it is allowed to differ, and whether that spans the derivatives around a kink."""
-        measured = self.failed.measured
-        truth = np.asarray([*measured.truth[0], *measured.truth[1]][self.index])
-        allowed = np.asarray([*measured.allowance[0], *measured.allowance[1]][self.index])
-        with np.errstate(invalid="ignore", over="ignore"):
-            told = np.abs(truth) + allowed <= float(jnp.finfo(self.local.unit).max)
-        expected, allowed = np.where(told, truth, 0.0), np.where(told, allowed, np.inf)
-        near = None if self.is_output else self.session.neighbourhood(self.failed.trial, self.failed.dtype)
-        if near is None:
-            return expected, _shorter(allowed), False
-        around = near[1][self.place][1:]
-        with np.errstate(invalid="ignore", over="ignore"):
-            low, high = around.min(axis=0), around.max(axis=0)
-            rounding = SLACK * (unit(self.local.unit) * np.maximum(scale(low), scale(high)) + least(self.local.unit))
-            apart = np.isfinite(high - low) & (high - low > np.where(told, allowed, -1.0))
-            wider = np.where(apart, (high - low) / 2 + np.where(told, allowed, rounding), allowed)
-            middle = np.where(apart, (low + high) / 2, expected)
-        came = np.asarray([*self.failed.answer[0], *self.failed.answer[1]][self.index], np.float64)
-        # Ties are judged as a group as well, which one element after the other cannot tell: then JAX's choice is asked.
-        caught = came.shape != middle.shape or bool((~(np.abs(came - middle) <= wider) & (wider < np.inf)).any())
-        if apart.any() and caught:
-            return middle, _shorter(wider), True
-        return expected, _shorter(allowed), False
-
-    def call(self, function: str, imports: dict) -> str:
-        """The call of the function with the variables in their places."""
-        leaves, rest = [], iter(self.variables)
-        arrays = {leaf.place: leaf for leaf in self.subject.leaves}
-        values = jax.tree.leaves(self.subject.args, is_leaf=lambda a: a is None)
-        for place, value in enumerate(values):
-            if place not in arrays:
-                leaves.append(Code(literals.static(value, imports)))
-            elif kind(arrays[place].dtype) == "complex":
-                leaves.append(Code(f"jax.lax.complex({next(rest)}, {next(rest)})"))
-            else:
-                leaves.append(Code(next(rest)))
-        structure = jax.tree.structure(self.subject.args, is_leaf=lambda a: a is None)
-        return f"{function}({', '.join(literals.tree(a, imports) for a in jax.tree.unflatten(structure, leaves))})"
-
-
-def _shorter(allowed):
-    """Allowances with three digits, rounded up."""
-    if np.size(allowed) > literals.WRITTEN:
-        return allowed
-    short = np.asarray([float(f"{a * (1 + 2**-7):.3g}") for a in np.ravel(allowed)]).reshape(np.shape(allowed))
-    return np.where(short >= allowed, short, allowed)
 
 
 # --- the two ways in which a function comes --------------------------------------------------------------------------
