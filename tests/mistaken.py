@@ -122,6 +122,8 @@ def rms_norm_back(y_bar, x, gamma, wrong=""):
     projection = twice * jnp.mean(scaled * x, axis=-1, keepdims=True) / rms**3
     if wrong == "plus":
         projection = -projection
+    if wrong == "rounded":
+        projection = projection.astype(jnp.float16).astype(x.dtype)
     if wrong == "held":
         projection = 0
     return scaled / rms - x * projection, jnp.sum(y_bar * x / rms, axis=0)
@@ -178,6 +180,16 @@ def gather_back(y_bar, table, indices, wrong=""):
     return (put.set(y_bar) if wrong == "overwritten" else put.add(y_bar)), None
 
 
+def blur(x):
+    padded = jnp.pad(x, 1, mode="edge")
+    return (padded[:-2] + 2 * padded[1:-1] + 3 * padded[2:]) / 6
+
+
+def blur_back(y_bar, x, wrong=""):
+    matrix = jnp.stack([blur(row) for row in np.eye(8, dtype=np.float32)], axis=1)
+    return (matrix if wrong == "itself" else matrix.T) @ y_bar
+
+
 def polynomial(x, y):
     return x**3 * y + jnp.sin(x)
 
@@ -201,6 +213,7 @@ EXAMPLES = {
     recurrence: [(4, 3), (3,), (3, 3)],
     gelu: [(14,)],
     hinge: [(8,)],
+    blur: [(8,)],
     gather: [(4, 3), "indices"],
     polynomial: [(7,), (7,)],
 }

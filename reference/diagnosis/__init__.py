@@ -78,6 +78,7 @@ def _with_the_definition(failure):
             local.at_another_value,
             transposes.reordered,
             transposes.transposed,
+            residuals.untransposed,
             transposes.partial,
             residuals.other_cotangent,
         )
@@ -87,6 +88,7 @@ def _with_the_definition(failure):
         or (not bent and arrays.any_factor(failure))
         or (bench and _of(named, bench, until))
         or bent
+        or behaviour.rounding(failure)
         or _of((arrays.constant, places.conditioned, places.located, arrays.projected, arrays.lost), failure)
         or (bench and _of(last, bench, until))
         or behaviour.at_other_primals(failure)

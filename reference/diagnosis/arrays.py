@@ -254,7 +254,7 @@ def lost(failure: Failure):
         return None
     truth, off = np.abs(failure.truth), np.abs(failure.got - failure.truth)
     share = most(np.where(failure.wrong, off, 0)) / (most(truth) or 1.0)
-    if share >= 1:
+    if share > 1 / 8:
         return Explanation("dtype", f"wrong in {failure.dtype} alone: the same point is right in float64")
     left = max(0, round(-np.log10(share)))
     text = f"digits are lost through cancellation: {left} are right in {failure.dtype}, while float64 is right"

@@ -1,16 +1,25 @@
 """Mistakes that show only in how the derivative behaves: with other cotangents, at other primals, when called twice."""
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 
 from manual_backprop.signature import kind_of
 
+from ..allowance import unit
 from .failure import Explanation, Failure, most, over
+
+NARROW = ("float16", "bfloat16")
 
 
 def impure_or_nonlinear(failure: Failure):
     """Asks the derivative under test for the same again, for twice the cotangent and for minus it."""
     return _asked(failure, _impure, _nonlinear)
+
+
+def rounding(failure: Failure):
+    """Asks it at primals that are moved by a few roundings: an error that jumps is rounding, somewhere on the way."""
+    return _asked(failure, _erratic)
 
 
 def at_other_primals(failure: Failure):
@@ -66,6 +75,38 @@ def _nonlinear(failure):
         return Explanation("nonlinear", "right for large cotangents alone: something small is cut off on the way")
     times = f"{bent[0]:g} times the cotangent does not give {bent[0]:g} times the result"
     return Explanation("nonlinear", f"not linear in the cotangent: {times}")
+
+
+def _erratic(failure):
+    truth, off = failure.truth, np.where(np.isfinite(failure.allowance), failure.got - failure.truth, 0)
+    size = most(np.abs(off))
+    if not size or size > most(np.abs(truth)) / 8:
+        return None
+    u = unit(failure.dtype)
+    steps = {f"rounding in {failure.dtype} itself": 32 * u}
+    steps |= {dtype: float(jnp.finfo(dtype).eps) for dtype in NARROW if jnp.finfo(dtype).eps > 64 * u}
+    for what, step in steps.items():
+        got, truth, allowance = failure.at(_moved(failure.primals, step), failure.cotangent)[failure.leaf]
+        other = np.where(np.isfinite(allowance), got - truth, 0)
+        # A smooth error would have moved by a share of itself that is hardly more than the step.
+        if most(np.abs(other - off)) > max(size / 8, 64 * step * size):
+            if what in steps and step == 32 * u:
+                return Explanation("cancellation", f"digits are lost: the error jumps as {what} does")
+            return Explanation(
+                "dtype", f"rounded to {what} on the way: the error jumps when the primals move by {step:.2g}"
+            )
+    return None
+
+
+def _moved(primals, step):
+    rng = np.random.default_rng(0)
+
+    def moved(a):
+        if not hasattr(a, "dtype") or kind_of(a) != "float":
+            return a
+        return (np.asarray(a, np.float64) * (1 + step * rng.uniform(-1, 1, np.shape(a)))).astype(a.dtype)
+
+    return jax.tree.map(moved, primals)
 
 
 def _elsewhere(failure):

@@ -276,6 +276,17 @@ class Graph:
         """The gradient itself, wherever."""
         return self.once(self._gradient, primals, cotangent)
 
+    def push(self, primals, place: int, tangent) -> np.ndarray:
+        """How the output moves along a tangent of one float leaf."""
+        floats, others = self.split(primals)
+        tangents = [tangent if i == place else np.zeros_like(a) for i, a in enumerate(floats)]
+
+        def run(floats, tangents, others):
+            return jax.jvp(lambda floats: self._run(Hooks(), floats, others), (floats,), (tangents,))[1]
+
+        with exactly():
+            return np.asarray(compiled(run)(floats, tangents, others)[0])
+
     def once(self, program, primals, cotangent) -> list[np.ndarray]:
         with exactly():
             return [np.asarray(a) for a in program(*self.point(primals, cotangent))]

@@ -47,6 +47,17 @@ def diagonal(bench: Bench):
     return None
 
 
+def untransposed(bench: Bench):
+    """The cotangent through the Jacobian itself, where its transpose is due."""
+    bars = jax.tree.leaves(bench.cotangent)
+    place = list(bench.failure.leaves).index(bench.failure.leaf)
+    if len(bars) != 1 or wide(bars[0]).shape != np.shape(bench.failure.truth):
+        return None
+    if bench.failure.explains(bench.graph.push(bench.primals, place, wide(bars[0]))):
+        return Explanation("permuted", "the cotangent goes through the Jacobian itself in place of its transpose")
+    return None
+
+
 def _for_another(bench: Bench, cotangents):
     leaves, structure = jax.tree.flatten(bench.cotangent)
     leaves = [wide(leaf) for leaf in leaves]
