@@ -15,6 +15,7 @@ from .subject import Subject, Unusable
 
 SECONDS = 60.0  # for one check, before it is given up
 FIRST = ("value", "structure", "truth", "values", "kinks")  # what they measure, the others use
+FOLLOWING = ("adjoint_identity", "taylor", "second_order")  # wrong as well where a cotangent is
 EXPLAINED = 3  # failures of one leaf that are explained before the simplest is chosen
 
 
@@ -33,8 +34,13 @@ class Result:
 
     @property
     def ok(self) -> bool:
-        """Whether nothing is wrong: some check may have abstained."""
-        return all(finding.ok for finding in self.findings)
+        """Whether nothing is wrong, and something was found right: some checks may have abstained, not all."""
+        return all(finding.ok for finding in self.findings) and self.judged
+
+    @property
+    def judged(self) -> bool:
+        """Whether any check could say that something is right or wrong."""
+        return any(finding.verdict != "abstained" for finding in self.findings if finding.check != "residuals")
 
     @property
     def failures(self) -> tuple[Finding, ...]:
@@ -49,6 +55,9 @@ class Result:
         right = sum(f.verdict == "right" for f in self.findings)
         abstained = sum(f.verdict == "abstained" for f in self.findings)
         counts = f"{right} right, {len(self.failures)} wrong, {abstained} abstained"
+        if not self.judged:
+            reasons = "; ".join(dict.fromkeys(f.message or "" for f in self.findings if f.verdict == "abstained"))
+            return f"{self.subject}: nothing could be judged ({reasons[:400]})"
         if self.ok:
             return f"{self.subject}: the derivative is right ({counts})"
         checks = ", ".join(dict.fromkeys(f.check for f in self.failures))
@@ -61,7 +70,8 @@ class Result:
             known = leaves.get(finding.leaf)
             if known is None or (finding.diagnosis and not known.diagnosis):
                 leaves[finding.leaf] = finding
-        first, *rest = sorted(leaves.values(), key=lambda f: f is not self.diagnosis)
+        own = [f for f in leaves.values() if f.check not in FOLLOWING] or list(leaves.values())
+        first, *rest = sorted(own, key=lambda f: f is not self.diagnosis)
         return [str(first), *(str(dataclasses.replace(f, reproduction=None)) for f in rest)]
 
     def __rich__(self):
@@ -123,7 +133,7 @@ def check(
     if profile not in PROFILES:
         raise Unusable(f"profile is {profile!r}; it is one of {', '.join(PROFILES)}")
     subject = Subject(function, args, argnums, truth, name)
-    _callable_at_all(subject)
+    _callable_at_all(subject, seconds)
     session = Session(subject, PROFILES[profile], seed)
     findings: list[Finding] = []
     first = [name for name in chosen if name in FIRST]
@@ -159,9 +169,11 @@ def _chosen(checks):
     return chosen
 
 
-def _callable_at_all(subject):
+def _callable_at_all(subject, seconds):
     try:
-        subject.function(*subject.args)
+        _within(seconds, lambda: subject.function(*subject.args))
+    except concurrent.futures.TimeoutError:
+        raise Unusable(f"{subject}: the function itself takes longer than {seconds:g} seconds") from None
     except Exception as error:
         message = f"{subject}: the function rejects its example arguments: {type(error).__name__}: {error}"
         raise Unusable(message) from error

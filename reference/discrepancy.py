@@ -21,27 +21,31 @@ class Discrepancy:
     expected: float | None = None
 
 
+def tells(expected: np.ndarray, allowance: np.ndarray, dtype: str) -> bool:
+    """Whether some element is allowed less than the leaf's whole scale, so that to be within it means something."""
+    size = scale(expected)
+    least_possible = 2 * SLACK * (unit(dtype) * size + least(dtype))
+    return not expected.size or bool(np.any(allowance <= max(size, least_possible)))
+
+
 def discrepancy(got: np.ndarray, expected: np.ndarray, allowance: np.ndarray, dtype: str) -> Discrepancy | None:
     """Hold one leaf against the truth; None where nothing can be said of any element.
 
     An element says nothing where its truth, or what rounding makes of it, leaves the range of the dtype.  One that
-    is not finite though the truth is counts as infinitely wrong.  One that is allowed more than the leaf's whole
-    scale may be wrong, yet it is no reason to call the leaf right.
+    is not finite though the truth is counts as infinitely wrong.
     """
-    size = scale(expected)
     with np.errstate(invalid="ignore", over="ignore"):
         judged = np.abs(expected) + allowance <= float(jnp.finfo(dtype).max)
+    if judged.size and not judged.any():
+        return None
     if not judged.size:
         return Discrepancy(0.0, 0.0, 0.0, 0.0)
     with np.errstate(invalid="ignore", divide="ignore"):
         off = np.where(judged, np.abs(got - expected), 0)
         off = np.where(np.isnan(off), np.inf, off)
         ratio = np.where(off == 0, 0, off / allowance)
-    telling = judged & (allowance <= max(size, 2 * SLACK * (unit(dtype) * size + least(dtype))))
-    if not telling.any() and not (ratio > 1).any():
-        return None
     index = np.unravel_index(np.argmax(ratio), ratio.shape)
-    absolute = float(np.max(off))
+    size, absolute = scale(expected), float(np.max(off))
     relative = absolute / size if size else (np.inf if absolute else 0.0)
     return Discrepancy(
         absolute,

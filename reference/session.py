@@ -15,7 +15,7 @@ import numpy as np
 
 from . import oracles
 from .allowance import COPIES, PAIRS, SLACK, Yardstick, copies, least, scale, unit, yardsticks
-from .discrepancy import discrepancy
+from .discrepancy import discrepancy, tells
 from .estimates import Abstains
 from .finding import Finding
 from .pullback import stacked_pullback, to_numpy
@@ -26,6 +26,7 @@ STILL = ((0, 0.0, 0.0),) * COPIES
 NEAR = 2.0**-26  # of a coordinate: how far the neighbours are
 CLOSER = 2.0**-8  # of that: how far the nearer half of them is
 COPIES_MOVED = COPIES - 1
+UNTOLD = {"verdict": "abstained", "message": "rounding alone moves the truth by as much as its size at this point"}
 FOCUS = 32  # numbers that are moved furthest, one by one
 
 
@@ -229,10 +230,10 @@ class Session:
             settled = np.isfinite(truth).all()
             fits = settled and apart is not None and apart.ratio <= 1
             if fits and (is_output or check != "kinks"):
-                yield make("right", **vars(apart))
+                yield make("right", **vars(apart)) if tells(truth, allowance, local.unit) else make(**UNTOLD)
                 continue
             if settled and apart is None:
-                yield make("abstained", message="rounding alone moves the truth without bound at this point")
+                yield make(**UNTOLD)
                 continue
             if not is_output:
                 around = self.neighbourhood(trial, dtype, _focus(trial.primals, place, value, truth))

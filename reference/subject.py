@@ -63,9 +63,21 @@ class Subject:
         self.argnums = _argnums(argnums, len(self.args), self.name)
         self._leaves, self._structure = jax.tree.flatten(self.args, is_leaf=lambda a: a is None)
         self.leaves = list(self._arrays())
+        if not self._traces() and any(isinstance(self._leaves[leaf.place], float | complex) for leaf in self.leaves):
+            # A Python number that decides which way the function goes is static.
+            self.leaves = [leaf for leaf in self.leaves if not isinstance(self._leaves[leaf.place], float | complex)]
         if not any(leaf.differentiated for leaf in self.leaves):
             came = ", ".join(_described(a) for a in self.args) or "nothing"
             raise Unusable(f"{self.name}: nothing differentiable among the arguments ({came}); give a float array")
+
+    def _traces(self) -> bool:
+        try:
+            jax.eval_shape(self, *self.cast(self.example, self.dtype))
+        except (jax.errors.ConcretizationTypeError, TypeError, ValueError):
+            return False
+        except Exception:  # whatever else it is, is said where the function is called
+            return True
+        return True
 
     def _arrays(self):
         names = _parameters(self.function, len(self.args))

@@ -1,0 +1,178 @@
+"""The same wherever it runs: without jit, again, under vmap, inside loops and branches, on several devices."""
+
+import dataclasses
+import functools
+from collections.abc import Iterator
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from ..finding import Finding
+from ..session import CannotTell, Session
+from ..trials import other_values
+from .naming import named
+
+LANES = 2
+
+
+@named
+def eager(session: Session) -> Iterator[Finding]:
+    """Without jit the derivative gives the same as under jit."""
+    trial, dtype = session.example[0], session.subject.dtype
+    answer = session.local(trial.primals, dtype).hand(trial.primals, trial.cotangent, eager=True)
+    yield from _transformed(session, "eager", trial, dtype, answer, "wrong without jit, right under it")
+
+
+@named
+def repeatable(session: Session) -> Iterator[Finding]:
+    """Two calls give the same to the last bit, whatever ran between them, interleaved with another forward pass."""
+    trial, other = session.example[0], session.example[1 % len(session.example)]
+    dtype = session.subject.dtype
+    primals = other_values(trial.primals, session.subject.differentiated, "fresh", seed=session.seed + 1)
+    other = session.trial(primals, "fresh", 8)
+    local = session.local(trial.primals, dtype)
+    first = local.hand(trial.primals, trial.cotangent, eager=True)[1]
+    with local.precision(), jax.default_matmul_precision("highest"):
+        pulls = [local.forward_pass(t.primals) for t in (trial, other)]
+        second = pulls[0](local.cast_outputs(trial.cotangent))
+        pulls[1](local.cast_outputs(other.cotangent))
+    third = local.hand(trial.primals, trial.cotangent, eager=True)[1]
+    for leaf, a, b, c, chosen in zip(
+        session.subject.names, first, second, third, session.subject.differentiated, strict=True
+    ):
+        make = functools.partial(Finding, str(session.subject), "repeatable", leaf, dtype, example=trial.words)
+        if chosen:
+            same = [np.array_equal(np.asarray(a), np.asarray(x), equal_nan=True) for x in (b, c)]
+            when = "after another forward pass" if not same[0] else "when it is called again"
+            message = f"other cotangents {when}: the derivative depends on what ran before"
+            yield make("right") if all(same) else make("wrong", ratio=np.inf, message=message, fault="impure")
+
+
+def _transformed(session, check, trial, dtype, answer, message):
+    for finding in session.judge(check, trial, dtype, answer, outputs=False):
+        if finding.verdict == "wrong":
+            plainly = _wrong_plainly(session)
+            finding = dataclasses.replace(
+                finding,
+                message=None if finding.leaf in plainly else message,
+                fault=None if finding.leaf in plainly else "transform",
+            )
+        yield finding
+
+
+def _wrong_plainly(session):
+    """The leaves that are wrong at the example without any transformation."""
+    trial, dtype = session.example[0], session.subject.dtype
+    plain = session.judge("truth", trial, dtype, session.answer(trial, dtype), remember=False)
+    return {finding.leaf for finding in plain if not finding.ok}
+
+
+@named
+def vmap(session: Session) -> Iterator[Finding]:
+    """vmap over all arguments, and over each one alone, equals a loop."""
+    dtype = session.subject.dtype
+    base = session.example[0]
+    primals = other_values(base.primals, session.subject.differentiated, "fresh", seed=session.seed + 2)
+    lanes = [base, session.trial(primals, "fresh", 9)]
+    local = session.local(base.primals, dtype)
+    floats = [i for i, chosen in enumerate(session.subject.differentiated) if chosen]
+    ways = [tuple(floats), *((i,) for i in floats if len(floats) > 1)]
+    ways = ways if session.profile.thorough else ways[:4]
+    mixed = [
+        [
+            dataclasses.replace(
+                lanes[k], primals=tuple(lanes[k if i in way else 0].primals[i] for i in range(len(base.primals)))
+            )
+            for k in range(LANES)
+        ]
+        for way in ways
+    ]
+
+    def everything(stacked, cotangents):
+        return [
+            jax.vmap(local.pullback, in_axes=(tuple(0 if i in way else None for i in range(len(base.primals))), 0))(
+                s, c
+            )
+            for way, s, c in zip(ways, stacked, cotangents, strict=True)
+        ]
+
+    stacked = [
+        tuple(
+            np.stack([session.subject.cast(t.primals, dtype)[i] for t in trials])
+            if i in way
+            else session.subject.cast(trials[0].primals, dtype)[i]
+            for i in range(len(base.primals))
+        )
+        for way, trials in zip(ways, mixed, strict=True)
+    ]
+    cts = [
+        tuple(np.stack(parts) for parts in zip(*(local.cast_outputs(t.cotangent) for t in trials), strict=True))
+        for trials in mixed
+    ]
+    with local.precision(), jax.default_matmul_precision("highest"):
+        results = jax.jit(everything)(stacked, cts)
+    for way, trials, (out, bars) in zip(ways, mixed, results, strict=True):
+        over = "all arguments" if len(way) == len(floats) else session.subject.names[way[0]]
+        for k, trial in enumerate(trials):
+            lane = tuple(o[k] for o in out), tuple(None if b is None else b[k] for b in bars)
+            yield from _transformed(session, "vmap", trial, dtype, lane, f"wrong under vmap over {over} alone")
+
+
+@named
+def nested(session: Session) -> Iterator[Finding]:
+    """Inside scan, cond and checkpoint the derivative is the same."""
+    trial, dtype = session.example[0], session.subject.dtype
+    local = session.local(trial.primals, dtype)
+    chosen = session.subject.differentiated
+    cast = session.subject.cast(trial.primals, dtype)
+    cotangent = local.cast_outputs(trial.cotangent)
+
+    def inside(wrap):
+        def pulled(cast, cotangent):
+            def of_chosen(*floats):
+                rest = iter(floats)
+                return wrap(tuple(next(rest) if c else p for c, p in zip(chosen, cast, strict=True)))
+
+            out, pull = jax.vjp(of_chosen, *(p for c, p in zip(chosen, cast, strict=True) if c))
+            bars = iter(pull(cotangent))
+            return out, tuple(next(bars) if c else None for c in chosen)
+
+        return pulled
+
+    ways = {
+        "cond": lambda p: jax.lax.cond(
+            jnp.sum(jnp.ones(1)) > 0,
+            lambda: session.subject(*p),
+            lambda: tuple(jnp.zeros(o.shape, o.dtype) for o in local.outputs),
+        ),
+        "scan": lambda p: tuple(
+            o[0] for o in jax.lax.scan(lambda carry, _: (carry, session.subject(*p)), 0, None, length=1)[1]
+        ),
+        "checkpoint": lambda p: jax.checkpoint(lambda *q: session.subject(*q))(*p),
+    }
+    with local.precision(), jax.default_matmul_precision("highest"):
+        results = jax.jit(lambda p, c: {name: inside(way)(p, c) for name, way in ways.items()})(cast, cotangent)
+    for name, answer in results.items():
+        yield from _transformed(session, "nested", trial, dtype, answer, f"wrong inside {name} alone")
+
+
+@named
+def sharded(session: Session) -> Iterator[Finding]:
+    """Arguments laid out over several devices give the same cotangents."""
+    devices = jax.devices()
+    if len(devices) < 2:
+        raise CannotTell("there is one device; XLA_FLAGS=--xla_force_host_platform_device_count=8 makes eight of a CPU")
+    trial, dtype = session.example[0], session.subject.dtype
+    local = session.local(trial.primals, dtype)
+    mesh = jax.sharding.Mesh(np.asarray(devices), ("devices",))
+
+    def place(a):
+        split = np.ndim(a) and np.shape(a)[0] % len(devices) == 0 and np.shape(a)[0]
+        spec = jax.sharding.PartitionSpec("devices" if split else None) if np.ndim(a) else jax.sharding.PartitionSpec()
+        return jax.device_put(a, jax.sharding.NamedSharding(mesh, spec))
+
+    with local.precision(), jax.default_matmul_precision("highest"):
+        cast = tuple(map(place, session.subject.cast(trial.primals, dtype)))
+        answer = jax.jit(local.pullback)(cast, tuple(map(place, local.cast_outputs(trial.cotangent))))
+    yield from _transformed(session, "sharded", trial, dtype, answer, "wrong when sharded over devices alone")

@@ -1,0 +1,80 @@
+"""Against the definition: value, form, cotangents at the example, at other values, at kinks."""
+
+import functools
+from collections.abc import Iterator
+
+import jax
+import numpy as np
+
+from ..finding import Finding
+from ..points import constants
+from ..session import Session, malformed, output_names
+from ..trials import KINKED, other_values
+from .naming import dtypes, named
+
+
+@named
+def value(session: Session) -> Iterator[Finding]:
+    """The forward pass gives the value of the function itself."""
+    for dtype in dtypes(session):
+        for trial in session.example[:1]:
+            for finding in session.judge("value", trial, dtype, session.answer(trial, dtype)):
+                if finding.leaf in output_names(len(trial.cotangent)):
+                    yield finding
+
+
+@named
+def structure(session: Session) -> Iterator[Finding]:
+    """Every float argument gets a cotangent of its own shape and dtype; integers and keys get none."""
+    trial, dtype = session.example[0], session.subject.dtype
+    _, bars = session.answer(trial, dtype)
+    for name, bar, primal, chosen in zip(
+        session.subject.names,
+        bars,
+        session.subject.cast(trial.primals, dtype),
+        session.subject.differentiated,
+        strict=True,
+    ):
+        make = functools.partial(Finding, str(session.subject), "structure", name, dtype, example=trial.words)
+        if chosen:
+            fault = malformed(bar, primal)
+            weak = fault is None and getattr(bar, "weak_type", False)
+            fault = "the cotangent is weakly typed, the argument is not" if weak else fault
+            yield make("wrong", ratio=np.inf, message=fault, fault="structure") if fault else make("right")
+
+
+@named
+def truth(session: Session) -> Iterator[Finding]:
+    """Every cotangent equals the derivative of the definition, by autodiff in float64, at the example's values."""
+    for dtype in dtypes(session):
+        for trial in session.example:
+            yield from session.judge("truth", trial, dtype, session.answer(trial, dtype), outputs=False)
+
+
+@named
+def values(session: Session) -> Iterator[Finding]:
+    """The same at other values: zeros, ties, equal rows, large, tiny, mixed sizes, the edges of the definition."""
+    yield from _at_values(session, [v for v in session.profile.values if v not in KINKED], "values")
+
+
+@named
+def kinks(session: Session) -> Iterator[Finding]:
+    """At ties, zeros and edges: JAX's choice of derivative, or another between the one-sided ones."""
+    yield from _at_values(session, [v for v in session.profile.values if v in KINKED], "kinks")
+
+
+def _at_values(session, words, check):
+    near = _constants(session)
+    for i, kind_of_values in enumerate(words):
+        example = session.subject.example
+        primals = other_values(example, session.subject.differentiated, kind_of_values, near, session.seed)
+        trial = session.trial(primals, kind_of_values, 100 + i)
+        for dtype in dtypes(session):
+            yield from session.judge(check, trial, dtype, session.answer(trial, dtype), outputs=True)
+
+
+def _constants(session) -> tuple:
+    local = session.local(session.example[0].primals, session.subject.dtype)
+    with jax.enable_x64(True):
+        found = constants(jax.make_jaxpr(local.definition)(*session.example[0].primals))
+    return tuple(sorted({a for a in {*found, *(-b for b in found)} if abs(a) < 64}))

@@ -1,0 +1,132 @@
+"""Beyond the example: second order, other dtypes, other lengths, what is kept in between."""
+
+import dataclasses
+from collections.abc import Iterator
+
+import numpy as np
+
+from ..finding import Finding
+from ..pullback import pull
+from ..session import CannotTell, Session, output_names
+from ..subject import Subject
+from ..trials import other_lengths
+from ..widening import kind
+from .naming import dtypes, first_line, named
+
+
+@named
+def second_order(session: Session) -> Iterator[Finding]:
+    """Differentiating the backward pass equals differentiating the definition twice."""
+    trial, dtype = session.example[0], dtypes(session)[-1]
+    local = session.local(trial.primals, dtype)
+    if session.measured(trial, dtype) and not local.reverse:
+        raise CannotTell(f"autodiff of the definition does not apply: {local.why}")
+    chosen, names = session.subject.differentiated, session.subject.names
+    count = len(trial.primals)
+
+    def bars_of(pullback):
+        def function(*both):
+            bars = pullback(both[:count], both[count:])[1]
+            return tuple(bar for bar, c in zip(bars, chosen, strict=True) if c)
+
+        return function
+
+    def twice(*both):
+        return pull(local.definition, both[:count], both[count:])
+
+    with local.precision():
+        cast = (*session.subject.cast(trial.primals, dtype), *local.cast_outputs(trial.cotangent))
+    derived = Subject(bars_of(local.pullback), cast, truth=None, name=f"the derivative of {session.subject}")
+    derived.names = [*names, *(f"cotangent of {name}" for name in output_names(len(trial.cotangent)))]
+    derived.definition = lambda *both: tuple(bar for bar, c in zip(twice(*both)[1], chosen, strict=True) if c)
+    inner = Session(derived, session.profile, session.seed)
+    try:
+        at = inner.trial(
+            tuple(np.asarray(a, np.float64) if kind(a.dtype) == "float" else a for a in cast), trial.words, 11
+        )
+        answer = inner.answer(at, dtype)
+    except (TypeError, ValueError, NotImplementedError) as error:
+        raise CannotTell(f"the backward pass cannot be differentiated: {first_line(error)}") from None
+    for finding in inner.judge("second_order", at, dtype, answer, outputs=False):
+        wrong = {"message": "the backward pass, differentiated, is not the second derivative", "fault": "transform"}
+        yield dataclasses.replace(
+            finding, subject=str(session.subject), **(wrong if finding.verdict == "wrong" else {})
+        )
+
+
+@named
+def precision(session: Session) -> Iterator[Finding]:
+    """In half precision too the cotangents are right, beside what autodiff of the definition loses there."""
+    others = [d for d in ("bfloat16", "float16", "float32") if d != session.subject.dtype][: session.profile.dtypes]
+    if not others:
+        raise CannotTell("this profile tries the example's dtype and float64 alone")
+    trial, refused = session.example[0], []
+    for dtype in others:
+        try:
+            answer = session.answer(trial, dtype)
+            findings = list(session.judge("precision", trial, dtype, answer, outputs=False))
+        except (TypeError, ValueError, NotImplementedError) as error:
+            refused.append(f"{dtype}: {first_line(error)}")
+            continue
+        if any(f.verdict == "wrong" for f in findings):
+            theirs = session.local(trial.primals, dtype).autodiff(trial.primals, trial.cotangent)
+            judged = session.judge("precision", trial, dtype, theirs, outputs=False, remember=False)
+            bad = {finding.leaf for finding in judged if not finding.ok}
+            excuse = {
+                "verdict": "abstained",
+                "message": f"autodiff of the definition fails in {dtype} too",
+                "diagnosis": None,
+            }
+            findings = [dataclasses.replace(f, **excuse) if f.leaf in bad and not f.ok else f for f in findings]
+        yield from findings
+    if len(refused) == len(others):
+        raise CannotTell(f"the function refuses other dtypes ({'; '.join(refused)})")
+
+
+@named
+def shapes(session: Session) -> Iterator[Finding]:
+    """Other lengths: one, odd, none; where the function takes them, its derivative is right there too."""
+    dtype, tried = session.subject.dtype, 0
+    for i, (words, primals) in enumerate(_reshaped(session)):
+        try:
+            session.local(primals, dtype)
+            trial = session.trial(primals, words, 200 + i)
+        except Exception:  # the function does not take arguments of these shapes
+            continue
+        tried += 1
+        try:
+            yield from session.judge("shapes", trial, dtype, session.answer(trial, dtype))
+        except CannotTell:
+            continue
+        except Exception as error:
+            message = f"{words}: {type(error).__name__}: {first_line(error)}"
+            yield Finding(
+                str(session.subject), "shapes", "", dtype, "raised", message=message, example=words, fault="raised"
+            )
+    if not tried:
+        raise CannotTell("the function takes no other lengths than the example's")
+
+
+def _reshaped(session):
+    made = list(other_lengths(session.subject.example, session.subject.differentiated, session.profile.thorough))
+    if session.profile.thorough:
+        return made
+    odd = [m for m in made if m[0] == "odd lengths"]
+    ones = [m for m in made if m[0].startswith("length 1")]
+    none = [m for m in made if m[0].startswith("length 0")]
+    most = 3 if session.profile.name == "default" else 0
+    return [*odd, *ones[:most], *none[:1]] if most else []
+
+
+@named
+def residuals(session: Session) -> Iterator[Finding]:
+    """The bytes that the forward pass keeps for the backward pass, beside those that autodiff keeps."""
+    trial, dtype = session.example[0], session.subject.dtype
+    local = session.local(trial.primals, dtype)
+    with local.precision():
+        cast = session.subject.cast(trial.primals, dtype)
+        kept = local.forward_pass(trial.primals).kept
+        total = sum(int(np.prod(a.shape)) * a.dtype.itemsize for a in kept if hasattr(a.dtype, "itemsize"))
+        given = sum(a.nbytes for a in cast if hasattr(a, "nbytes"))
+    message = f"{total} bytes are kept; the arguments have {given}"
+    yield Finding(str(session.subject), "residuals", "", dtype, "right", message=message, example=trial.words)

@@ -1,0 +1,48 @@
+"""Checks by name, and what all of them ask."""
+
+from collections.abc import Callable, Iterator
+
+import jax
+import numpy as np
+
+from ..finding import Finding
+from ..session import Session
+from ..widening import coarsest
+
+CHECKS: dict[str, Callable[[Session], Iterator[Finding]]] = {}
+
+
+def named(check: Callable) -> Callable:
+    """Register a check by its name."""
+    CHECKS[check.__name__] = check
+    return check
+
+
+def dtypes(session) -> list[str]:
+    """The example's own dtype, then float64 where the function computes in it throughout."""
+    own = session.subject.dtype
+    return [own] if own == "float64" else [own, *_sharp(session)]
+
+
+def _sharp(session) -> list[str]:
+    """float64, unless the function, or its derivative, falls back to fewer digits inside, or refuses it."""
+    if not hasattr(session, "_sharp"):
+        session._sharp = ["float64"] if _keeps_float64(session) else []
+    return session._sharp
+
+
+def _keeps_float64(session) -> bool:
+    example = session.example[0]
+    try:
+        local = session.local(example.primals, "float64")
+        with local.precision():
+            cast = session.subject.cast(example.primals, "float64")
+            traced = jax.make_jaxpr(local.pullback)(cast, local.cast_outputs(example.cotangent))
+        return coarsest(traced) == "float64" and all(o.dtype == np.float64 for o in local.outputs)
+    except Exception:  # a function of single precision only is none the worse for it
+        return False
+
+
+def first_line(error) -> str:
+    """The first line of what an error says."""
+    return (str(error).strip().split("\n") or [""])[0][:200]

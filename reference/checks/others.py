@@ -1,0 +1,133 @@
+"""Against other oracles: the whole Jacobian, differences, complex steps, the adjoint identity, the remainder."""
+
+import functools
+from collections.abc import Iterator
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from ..allowance import SLACK, unit
+from ..discrepancy import discrepancy
+from ..estimates import Abstains
+from ..finding import Finding
+from ..oracles import ORACLES, adjoint, adjoint_differences
+from ..session import CannotTell, Session
+from ..widening import kind
+from .naming import dtypes, named
+
+
+def _against(session, check, name):
+    """The cotangents against an oracle, which is allowed the error that it states."""
+    trial = session.example[0]
+    dtype = dtypes(session)[-1]
+    local, answer = session.local(trial.primals, dtype), session.answer(trial, dtype)
+    allowances = session.measured(trial, dtype).allowance[1]
+    at = session.rounded(trial, dtype)
+    try:
+        estimate = ORACLES[name].__wrapped__(local.definition)(at.primals, at.cotangent)
+    except Abstains as reason:
+        raise CannotTell(reason.reason) from None
+    for i, leaf in enumerate(session.subject.names):
+        if not session.subject.differentiated[i] or allowances[i] is None:
+            continue
+        make = functools.partial(Finding, str(session.subject), check, leaf, dtype, example=trial.words)
+        got = np.asarray(answer[1][i], np.float64)
+        room = SLACK * estimate.error[i]
+        nearest = np.clip(got, estimate.value[i] - room, estimate.value[i] + room)
+        apart = discrepancy(got, nearest, allowances[i], local.unit)
+        if apart is None or not np.isfinite(room).any():
+            yield make("abstained", message="the oracle cannot tell here")
+        else:
+            yield make("wrong" if apart.ratio > 1 else "right", **vars(apart))
+
+
+@named
+def jacobian(session: Session) -> Iterator[Finding]:
+    """The cotangents equal the whole Jacobian, by forward mode, contracted with the cotangent."""
+    yield from _against(session, "jacobian", "jacfwd")
+
+
+@named
+def differences(session: Session) -> Iterator[Finding]:
+    """The cotangents equal differences of the function, extrapolated to step zero: no autodiff is involved."""
+    yield from _against(session, "differences", "richardson")
+
+
+@named
+def complex_step(session: Session) -> Iterator[Finding]:
+    """The cotangents equal steps off the real axis, where the function is holomorphic."""
+    yield from _against(session, "complex_step", "complex_step")
+
+
+@named
+def adjoint_identity(session: Session) -> Iterator[Finding]:
+    """⟨J v, ȳ⟩ = ⟨v, x̄⟩ for random v, with J v by forward mode, and by differences where that does not apply."""
+    trial = session.example[0]
+    dtype = dtypes(session)[-1]
+    local, bars = session.local(trial.primals, dtype), session.answer(trial, dtype)[1]
+    allowances = session.measured(trial, dtype).allowance[1]
+    at = session.rounded(trial, dtype)
+    full = _filled(session, bars)
+    for oracle in (adjoint, adjoint_differences):
+        try:
+            identity = oracle.__wrapped__(local.definition)(at.primals, at.cotangent, primals_bar=full)
+            break
+        except Abstains as abstention:
+            reason = abstention.reason
+    else:
+        raise CannotTell(reason)
+    floats = [i for i, a in enumerate(trial.primals) if kind(a.dtype) == "float"]
+    if not all(session.subject.differentiated[i] for i in floats):
+        raise CannotTell("an argument that is not differentiated moves the output too")
+    room = np.concatenate([np.ravel(allowances[i]) for i in floats])
+    allowed = SLACK * identity.error + np.abs(identity.directions) @ np.where(np.isfinite(room), room, np.inf)
+    off = np.abs(identity.discrepancy)
+    ratio = float(np.max(np.where(np.isfinite(allowed) & (off > 0), off / allowed, 0), initial=0))
+    make = functools.partial(Finding, str(session.subject), "adjoint_identity", "all arguments", dtype)
+    yield make("wrong" if ratio > 1 else "right", absolute=float(np.max(off)), ratio=ratio, example=trial.words)
+
+
+def _filled(session, bars):
+    return tuple(
+        np.zeros(np.shape(a)) if bar is None and kind(a.dtype) == "float" else bar
+        for a, bar in zip(session.example[0].primals, bars, strict=True)
+    )
+
+
+@named
+def taylor(session: Session) -> Iterator[Finding]:
+    """What is left of ⟨ȳ, f(x + h v) − f(x)⟩ − h ⟨x̄, v⟩ falls with h²: halving h divides it by four, not by two."""
+    trial = session.example[0]
+    dtype = dtypes(session)[-1]
+    local, bars = session.local(trial.primals, dtype), session.answer(trial, dtype)[1]
+    at = session.rounded(trial, dtype)
+    rng = np.random.default_rng(session.seed)
+    chosen = session.subject.differentiated
+    floats = [i for i, a in enumerate(at.primals) if kind(a.dtype) == "float" and chosen[i]]
+    v = {i: rng.normal(size=np.shape(at.primals[i])) * np.maximum(np.abs(at.primals[i]), 2.0**-4) for i in floats}
+    steps = 2.0 ** -np.arange(2.0, 16.0)
+    with jax.enable_x64(True):
+        program = jax.jit(
+            lambda h: sum(
+                jnp.sum(c * o)
+                for c, o in zip(
+                    at.cotangent,
+                    local.definition(*(a + h * v[i] if i in v else a for i, a in enumerate(at.primals))),
+                    strict=True,
+                )
+            )
+        )
+        along = np.asarray([float(program(h)) for h in (0.0, *steps)])
+    slope = sum(float(np.vdot(np.asarray(bars[i], np.float64), v[i])) for i in floats)
+    left = np.abs(along[1:] - along[0] - steps * slope)
+    floor = 64 * np.finfo(np.float64).eps * max(np.max(np.abs(along)), 1e-300) + steps * unit(local.unit) * SLACK * sum(
+        float(np.sum(np.abs(np.asarray(bars[i], np.float64) * v[i]))) for i in floats
+    )
+    use = np.isfinite(left) & (left > 8 * floor)
+    if use.sum() < 4:
+        raise CannotTell("the function is straight, or its remainder drowns in rounding")
+    order = float(np.polyfit(np.log2(steps[use][-4:]), np.log2(left[use][-4:]), 1)[0])
+    make = functools.partial(Finding, str(session.subject), "taylor", "all arguments", dtype, example=trial.words)
+    said = f"the remainder falls with h^{order:.2f}; with a right derivative it is h^2"
+    yield make("right", message=said) if order > 1.5 else make("wrong", ratio=np.inf, message=said)
