@@ -135,6 +135,7 @@ def check(
     subject = Subject(function, args, argnums, truth, name)
     _callable_at_all(subject, seconds)
     session = Session(subject, PROFILES[profile], seed)
+    _traceable(session)
     findings: list[Finding] = []
     first = [name for name in chosen if name in FIRST]
     for check_name in first:
@@ -177,6 +178,17 @@ def _callable_at_all(subject, seconds):
     except Exception as error:
         message = f"{subject}: the function rejects its example arguments: {type(error).__name__}: {error}"
         raise Unusable(message) from error
+
+
+def _traceable(session):
+    try:
+        session.local(session.subject.example, session.subject.dtype)
+    except Unusable:
+        raise
+    except Exception as error:
+        first = (str(error).strip().split("\n") or [""])[0]
+        message = f"{session.subject}: jax.jit cannot trace the function: {type(error).__name__}: {first}"
+        raise Unusable(f"{message} Static arguments of a custom_vjp belong in nondiff_argnums.") from error
 
 
 def _one(session, name, seconds) -> list[Finding]:
