@@ -6,6 +6,7 @@ import pytest
 
 from manual_backprop.architecture import build
 from manual_backprop.combinators import serial
+from manual_backprop.command.run import check_architecture
 from manual_backprop.reference.locating import locate
 from manual_backprop.reference.points import point
 from manual_backprop.reference.shrinking import shrink
@@ -107,3 +108,14 @@ def test_a_reproduction_starts_from_the_layer():
     smallest, lengths = shrink(found.layer, found.point.input, fails)
     assert str(smallest) == "tanh"
     assert lengths == ()
+
+
+def test_a_run_records_where_the_fault_enters_and_a_small_reproduction():
+    network = replaced(build("serial(dense(4), residual(serial(dense(4), tanh)), dense(4))"), (1, 0, 1), _wrong)
+    (line,) = [line for line in check_architecture(network, (3, 4), "normal", 0, ("float32",)) if _failed(line)]
+    assert line["diagnosis"].startswith("enters at layer path 1.0.1 (tanh), argument x: off by a factor of 1.5")
+    assert "--expression tanh --input '()'" in line["reproduction"]
+
+
+def _failed(line):
+    return line["verdict"] == "wrong"
