@@ -70,7 +70,7 @@ def by_hand(rule, point: Point, dtype: str):
         return _both_halves(rule)(primals, cotangent)
 
 
-@functools.cache
+@functools.lru_cache(64)  # rules; what is compiled for the others is dropped
 def _both_halves(rule):
     """Forward, then backward: one program for a rule that is one piece, a chain of shared ones for a network."""
     pieces = rule.map(quick)

@@ -9,7 +9,6 @@ arithmetic', 1997.
 """
 
 import contextlib
-import functools
 import math
 from collections.abc import Callable
 
@@ -19,6 +18,7 @@ import numpy as np
 from jax import lax
 
 from .interpreter import bind, names, walk
+from .programs import compiled as compiled  # what is traced here is compiled so
 
 # XLA's elementary functions on CPU in float64, each against 50 digits at 300 points: at most 2.1 units of eps
 # (sinh); add, multiply and divide are right to half a unit.  Special functions summed from series, measured in the
@@ -72,32 +72,6 @@ def widen(array) -> np.ndarray:
     float64
     """
     return np.asarray(array).astype(np.float64)
-
-
-# For programs that run a few times, compiling is what costs.  Measured on the pullback of layer_norm: 240 ms of CPU
-# time by default, 50 ms with these; the numbers differ by rounding.
-QUICKLY = {
-    "xla_backend_optimization_level": 0,
-    "xla_cpu_use_fusion_emitters": False,
-    "xla_cpu_parallel_codegen_split_count": 1,
-}
-
-
-def compiled(function: Callable) -> Callable:
-    """`jax.jit`, compiled quickly rather than to run quickly."""
-    return jax.jit(function, compiler_options=_options())
-
-
-@functools.cache
-def _options() -> dict:
-    """Those of QUICKLY that this version of XLA knows."""
-
-    def known(name):
-        with contextlib.suppress(jax.errors.JaxRuntimeError):
-            jax.jit(jnp.negative, compiler_options={name: QUICKLY[name]})(1.0)
-            return True
-
-    return {name: value for name, value in QUICKLY.items() if known(name)}
 
 
 def with_rounding(function: Callable, copies: int = COPIES) -> Callable:

@@ -1,0 +1,72 @@
+"""Only so many programs stay compiled, and one that was dropped is compiled anew."""
+
+import gc
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from manual_backprop.reference import programs
+
+
+def alive():
+    gc.collect()
+    return len(jax.local_devices()[0].client.live_executables())
+
+
+@pytest.fixture
+def few(monkeypatch):
+    """Only three programs are kept, and none from before."""
+    jnp.ones(1)
+    programs.compiled(jnp.negative)(np.ones(1))
+    monkeypatch.setattr(programs, "KEPT", 3)
+    monkeypatch.setattr(programs, "_recent", type(programs._recent)())
+    return alive()
+
+
+def traced(double):
+    """A compiled function, and the lengths that it was traced for."""
+    lengths = []
+
+    def function(x):
+        lengths.append(x.shape[0])
+        return double * x
+
+    return programs.compiled(function), lengths
+
+
+def test_no_more_than_so_many_are_kept(few):
+    one, _ = traced(2)
+    other, _ = traced(3)
+    for length in range(1, 9):
+        for function, factor in ((one, 2), (other, 3)):
+            assert np.array_equal(function(np.ones(length)), np.full(length, factor))
+    assert alive() == few + 3
+
+
+def test_the_one_that_was_used_longest_ago_goes_first(few):
+    function, lengths = traced(2)
+    for length in (1, 2, 3, 1, 4, 1, 3, 4):
+        function(np.ones(length))
+    assert lengths == [1, 2, 3, 4]
+    function(np.ones(2))
+    assert lengths == [1, 2, 3, 4, 2]
+
+
+def test_what_nobody_holds_is_dropped_at_once(few):
+    function, _ = traced(2)
+    function(np.ones(5))
+    assert alive() == few + 1
+    del function
+    assert alive() == few
+
+
+def test_structures_dtypes_and_scalars_are_told_apart_as_jax_does():
+    function = programs.compiled(lambda tree, scale: jax.tree.map(lambda a: a * scale, tree))
+    assert function({"a": np.ones(2, np.int32)}, 3)["a"].dtype == np.int32
+    assert function({"a": np.ones(2, np.int32)}, 0.5)["a"].dtype == np.float32
+    assert function((np.ones(2, np.float16), None), 2)[0].dtype == np.float16
+    with jax.enable_x64(True):
+        assert function((np.ones(2, np.float64), None), 2)[0].dtype == np.float64
+    assert jax.vmap(function, in_axes=(0, None))(jnp.ones((3, 2)), 2.0).shape == (3, 2)
