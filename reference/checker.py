@@ -2,20 +2,28 @@
 
 import concurrent.futures
 import dataclasses
+import functools
 import os
 import threading
 import time
 from collections.abc import Callable, Iterable
 
+import jax
+
 from .checks import CHECKS
+from .culprits import culprits
 from .diagnosis import Explanation, Failure, diagnose
 from .finding import Finding
+from .reducing import reduce
+from .script import script, snippet
 from .session import PROFILES, CannotTell, Failed, Session
 from .subject import Subject, Unusable
+from .trials import Trial
 
 SECONDS = 60.0  # for one check, before it is given up
 FIRST = ("value", "structure", "truth", "values", "kinks")  # what they measure, the others use
 FOLLOWING = ("adjoint_identity", "taylor", "second_order")  # wrong as well where a cotangent is
+SHRINKING = 3.0  # seconds for making a failure small
 EXPLAINED = 3  # failures of one leaf that are explained before the simplest is chosen
 
 
@@ -106,6 +114,7 @@ def check(
     seed: int = 0,
     seconds: float = SECONDS,
     name: str | None = None,
+    reproduce: bool = True,
 ) -> Result:
     """Check a derivative written by hand against everything that a correct one fulfils.
 
@@ -118,6 +127,7 @@ def check(
     checks     names of `checks.CHECKS` to run; all, if left out
     profile    'quick', 'default' or 'thorough'
     seconds    for one check, before it is given up
+    reproduce  whether a failure is made small, and written as lines that show it
 
     >>> import jax, jax.numpy as jnp
     >>> @jax.custom_vjp
@@ -146,6 +156,8 @@ def check(
         ):
             findings += found
     findings = _explained(session, _worst(findings))
+    if reproduce:
+        findings = _reproduced(session, findings)
     return Result(str(subject), tuple(findings), tuple(session.outside), time.monotonic() - start)
 
 
@@ -205,7 +217,8 @@ def _one(session, name, seconds) -> list[Finding]:
         return [Finding(**make, verdict="raised", message="out of memory; give smaller example arguments")]
     except Exception as error:
         first = (str(error).strip().split("\n") or [""])[0]
-        return [Finding(**make, verdict="raised", message=f"{type(error).__name__}: {first}", fault="raised")]
+        fault = "impure" if isinstance(error, jax.errors.UnexpectedTracerError) else "raised"
+        return [Finding(**make, verdict="raised", message=f"{type(error).__name__}: {first}", fault=fault)]
 
 
 def _within(seconds, work):
@@ -241,7 +254,7 @@ def _explained(session, findings) -> list[Finding]:
     failures: dict[str, list[Failed]] = {}
     for failed in session.failed:
         failures.setdefault(failed.finding.leaf, []).append(failed)
-    said = {leaf: _explain(session, some) for leaf, some in failures.items()}
+    said = {leaf: _said(session, leaf, some, findings) for leaf, some in failures.items()}
 
     def one(finding):
         if finding.verdict != "wrong" or finding.fault or not said.get(finding.leaf):
@@ -250,6 +263,23 @@ def _explained(session, findings) -> list[Finding]:
         return dataclasses.replace(finding, diagnosis=str(explanation), fault=explanation.kind)
 
     return list(map(one, findings))
+
+
+def _said(session, leaf, failures, findings):
+    """What the checks say together about a wrong leaf, and else what its numbers say."""
+    if leaf in session.subject.output_names(len(session.example[0].cotangent)):
+        return Explanation("value", "the forward pass gives another value than the function itself")
+    of_leaf = {f.check: f for f in sorted(findings, key=_order) if f.leaf == leaf}
+    wrong = {name for name, finding in of_leaf.items() if finding.verdict == "wrong"}
+    if "repeatable" in wrong and of_leaf["repeatable"].fault == "impure":
+        return Explanation("impure", of_leaf["repeatable"].message)
+    if "truth" in wrong and of_leaf.get("eager") and of_leaf["eager"].verdict == "right":
+        return Explanation("transform", "wrong under jit, right without it")
+    found = _explain(session, failures)
+    nonlinear = wrong & {"homogeneous", "additive", "zero"}
+    if nonlinear and (found is None or found.kind not in ("ignores_cotangent", "not_finite")):
+        return Explanation("nonlinear", of_leaf[min(nonlinear)].message)
+    return found
 
 
 # What a leaf that is right at the example fails alone, the kind of mistake that this is, and words for it.
@@ -292,6 +322,24 @@ def _of_digits(session, failures):
     return None
 
 
+def _reproduced(session, findings) -> list[Finding]:
+    """The findings, the one that says most among them with lines that reproduce it at the smallest arguments found."""
+    main = Result("", tuple(findings)).diagnosis
+    failures = [f for f in session.failed if main and f.finding.leaf == main.leaf]
+    if not failures:
+        return findings
+    own = [f for f in failures if f.dtype == session.subject.dtype and not f.trial.sparse] or failures
+    try:
+        smallest = reduce(session, own[0], SHRINKING)
+        text = snippet(session, smallest) or script(session, smallest)
+        named = "; ".join(map(str, culprits(session, own[0])))
+    except Exception:  # a reproduction is a help; that there is none is no finding about the derivative
+        return findings
+    diagnosis = "; ".join(filter(None, (named, main.diagnosis))) or None
+    better = dataclasses.replace(main, reproduction=text, diagnosis=diagnosis)
+    return [better if finding is main else finding for finding in findings]
+
+
 def _diagnosis(session, failed):
     try:
         return diagnose(_failure(session, failed))
@@ -300,26 +348,44 @@ def _diagnosis(session, failed):
 
 
 def _failure(session, failed: Failed) -> Failure:
-    from .session import output_names
+    """A failed judgement as the diagnosis takes it."""
+    subject, dtype = session.subject, failed.dtype
+    at = session.rounded(failed.trial, dtype)
+    judged = functools.partial(_judged_leaves, session, failed.finding.leaf, dtype)
+    other = "float64" if dtype != "float64" else subject.dtype
+    right_in = [other] if other != dtype and _is_right(session, failed, other) else []
 
-    subject, outputs = session.subject, output_names(len(failed.trial.cotangent))
-    names = [*outputs, *subject.names]
-    got = dict(zip(names, [*failed.answer[0], *failed.answer[1]], strict=True))
-    truths = dict(zip(names, [*failed.measured.truth[0], *failed.measured.truth[1]], strict=True))
-    allowed = dict(zip(names, [*failed.measured.allowance[0], *failed.measured.allowance[1]], strict=True))
-    only = [n for n, c in zip(subject.names, subject.differentiated, strict=True) if c]
-    if failed.finding.leaf in outputs:
-        only = outputs
-    local = session.local(failed.trial.primals, failed.dtype)
-    at = session.rounded(failed.trial, failed.dtype)
-    return Failure.among(
+    def anywhere(primals, cotangent):
+        trial = Trial(tuple(primals), tuple(cotangent), "elsewhere")
+        answer = session.local(trial.primals, dtype).hand(trial.primals, trial.cotangent)
+        return judged(answer, session.measure(trial, dtype))
+
+    return Failure(
         failed.finding.leaf,
-        {n: got[n] for n in only},
-        {n: truths[n] for n in only},
-        {n: allowed[n] for n in only},
+        judged(failed.answer, failed.measured),
         primals=at.primals,
         cotangent=at.cotangent,
         names=tuple(subject.names),
-        dtype=local.unit,
-        definition=local.definition,
+        dtype=session.local(at.primals, dtype).unit,
+        definition=session.local(at.primals, dtype).definition,
+        right_in=tuple(right_in),
+        at=anywhere,
     )
+
+
+def _is_right(session, failed, dtype) -> bool:
+    """Whether the same leaf was tried at the same trial in another dtype and not found wrong."""
+    wrong = {(f.dtype, f.trial.words) for f in session.failed if f.finding.leaf == failed.finding.leaf}
+    return (failed.finding.check, dtype) in session.tried and (dtype, failed.trial.words) not in wrong
+
+
+def _judged_leaves(session, leaf, dtype, answer, measured):
+    """(what came, the truth, the allowance) of every output, or of every cotangent, by name."""
+    subject = session.subject
+    outputs = subject.output_names(len(answer[0]))
+    part = 0 if leaf in outputs else 1
+    names = outputs if part == 0 else subject.names
+    chosen = [True] * len(outputs) if part == 0 else subject.differentiated
+    rows = zip(names, chosen, answer[part], measured.truth[part], measured.allowance[part], strict=True)
+    known = {name: (got, truth, allowance) for name, c, got, truth, allowance in rows if c}
+    return Failure.among(leaf, *({n: v[i] for n, v in known.items()} for i in range(3))).leaves

@@ -53,7 +53,8 @@ class Finding:
         if self.example:
             lines.append(f"  at {self.example}")
         if self.reproduction:
-            lines.append(f"  reproduce: {self.reproduction}")
+            apart = "\n" if "\n" in self.reproduction else " "
+            lines.append(f"  reproduce:{apart}{self.reproduction}")
         return "\n".join(lines)
 
     def _distance(self):

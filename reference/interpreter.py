@@ -5,6 +5,8 @@ from collections.abc import Callable
 import numpy as np
 from jax import lax
 
+from .written import written_at
+
 
 def names(text: str) -> frozenset:
     """A set of names, written with spaces between them."""
@@ -63,14 +65,15 @@ def walk(
         return walk(closed, arguments, during, constant, enter)
 
     for equation in jaxpr.eqns:
-        inputs = [read(atom) for atom in equation.invars]
-        if equation.primitive.name in _CONTROL:
-            outputs = _CONTROL[equation.primitive.name](equation.params, inputs, inside)
-        elif (function := enter(equation)) is not None:
-            outputs = inside(function, inputs)
-        else:
-            outputs = apply(equation, inputs)
-        known.update(zip(equation.outvars, outputs, strict=True))
+        with written_at(equation, closed):
+            inputs = [read(atom) for atom in equation.invars]
+            if equation.primitive.name in _CONTROL:
+                outputs = _CONTROL[equation.primitive.name](equation.params, inputs, inside)
+            elif (function := enter(equation)) is not None:
+                outputs = inside(function, inputs)
+            else:
+                outputs = apply(equation, inputs)
+            known.update(zip(equation.outvars, outputs, strict=True))
     return [read(atom) for atom in jaxpr.outvars]
 
 

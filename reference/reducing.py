@@ -15,7 +15,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from .replay import shows
-from .session import CannotTell, Failed, Session, output_names
+from .session import CannotTell, Failed, Session
 from .trials import PROPERTIES, Trial, kept
 from .widening import kind
 
@@ -66,7 +66,7 @@ class _Search:
             answer = scratch.local(trial.primals, dtype).hand(trial.primals, trial.cotangent, eager=self.eager)
         except Exception:  # the function does not take these arguments
             return []
-        outputs = before.leaf in output_names(len(trial.cotangent))
+        outputs = before.leaf in self.session.subject.output_names(len(trial.cotangent))
         try:
             list(scratch.judge(before.check, trial, dtype, answer, outputs=outputs))
         except CannotTell:

@@ -9,7 +9,7 @@ import numpy as np
 from . import literals
 from .allowance import SLACK, least, scale, unit
 from .literals import Code
-from .session import Failed, Session, output_names
+from .session import Failed, Session
 from .widening import kind
 
 FOCUS = 32  # numbers that are moved alone to see what is around a kink
@@ -37,7 +37,7 @@ class Case:
         self.primals = self.subject.cast(trial.primals, failed.dtype)
         self.cotangent = self.local.cast_outputs(trial.cotangent)
         count = len(self.cotangent)
-        self.index = self._index([*output_names(count), *self.subject.names])
+        self.index = self._index([*self.subject.output_names(count), *self.subject.names])
         self.is_output, self.place = self.index < count, self.index - count
         self.like = self.local.outputs[self.index] if self.is_output else self.primals[self.place]
         self.variables = literals.identifiers(self.subject.names, (*TAKEN, self.subject.name))

@@ -18,6 +18,7 @@ from .allowance import COPIES, PAIRS, SLACK, Yardstick, copies, least, scale, un
 from .discrepancy import discrepancy, tells
 from .estimates import Abstains
 from .finding import Finding
+from .precision import compiled
 from .pullback import stacked_pullback, to_numpy
 from .subject import Local, Subject
 from .trials import Trial, cotangents
@@ -89,6 +90,8 @@ class Session:
     def __init__(self, subject: Subject, profile: Profile, seed: int = 0):
         self.subject, self.profile, self.seed = subject, profile, seed
         self.failed: list[Failed] = []
+        self.by_differences = False  # whether autodiff of the definition was found out, and differences decide
+        self._asked = False
         self.outside: list[str] = []  # words of trials where the definition is not finite
         self.tried: set[tuple[str, str]] = set()  # (check, dtype) of all that was judged
         self._locals, self._measured, self._answers = {}, {}, {}
@@ -134,11 +137,14 @@ class Session:
         """The truth at a trial and what rounding may do to it."""
         key = id(trial), dtype
         if key not in self._measured:
-            self._measured[key] = trial, self._measure(self.rounded(trial, dtype), dtype)
+            self._measured[key] = trial, self.measure(self.rounded(trial, dtype), dtype)
         return self._measured[key][1]
 
-    def _measure(self, trial, dtype):
+    def measure(self, trial: Trial, dtype: str) -> Yardstick:
+        """The same of a trial that is rounded already, not kept."""
         local = self.local(trial.primals, dtype)
+        if self.by_differences:
+            local.reverse, local.why = False, "differences contradict autodiff of the definition"
         if local.reverse is None:
             try:
                 yardstick = yardsticks(local, trial.primals, trial.cotangent, (local.unit,), given=dtype)[local.unit]
@@ -154,7 +160,7 @@ class Session:
     def _without_reverse(self, local, trial, dtype):
         """Where reverse mode does not apply: forward mode, or differences, at the point and its nudges."""
         u, floor = unit(local.unit), least(local.unit)
-        for name in ("jacfwd", "richardson"):
+        for name in ("richardson",) if self.by_differences else ("jacfwd", "richardson"):
             oracle = oracles.ORACLES[name].__wrapped__(local.definition)  # not kept beyond this session
             try:
                 at = copies((trial.primals, trial.cotangent), local.unit, dtype)
@@ -164,8 +170,9 @@ class Session:
                 local.why = reason.reason
                 continue
             with jax.enable_x64(True):
-                out = tuple(np.asarray(o, np.float64) for o in local.definition(*trial.primals))
-            bars = estimates[0].value
+                value = compiled(local.definition)
+                outs = [tuple(np.asarray(o, np.float64) for o in value(*row[0])) for row in rows]
+            out, bars = outs[0], estimates[0].value
 
             def allowed(bar, error, *others):
                 if bar is None:
@@ -177,7 +184,11 @@ class Session:
                 allowed(bar, error, *(e.value[i] for e in estimates[1:]))
                 for i, (bar, error) in enumerate(zip(bars, estimates[0].error, strict=True))
             )
-            reach = tuple(SLACK * SLACK * (u * scale(o) + floor) + np.zeros(o.shape) for o in out)
+            size = u * max([scale(a) for a in (*trial.primals, *out) if _floating(a)], default=0.0)
+            reach = tuple(
+                np.max([np.abs(o - out[i]) for o in others], axis=0) + SLACK * (size + floor)
+                for i, others in enumerate(zip(*outs, strict=True))
+            )
             return Yardstick((out, bars), (reach, allowances))
         raise CannotTell(f"no truth: {local.why}; give truth=, a plain implementation of the same function")
 
@@ -201,13 +212,51 @@ class Session:
         What is wrong is remembered, to be explained.
         """
         self.tried.add((check, dtype))
+        findings = list(self._judged(check, trial, dtype, answer, outputs, remember))
+        if any(f.verdict == "wrong" for f in findings) and self._autodiff_is_at_fault(trial, dtype, answer):
+            self._measured.clear()
+            self.failed = [failed for failed in self.failed if failed.trial is not trial]
+            findings = list(self._judged(check, trial, dtype, answer, outputs, remember))
+        yield from findings
+
+    def _autodiff_is_at_fault(self, trial, dtype, answer) -> bool:
+        """Whether differences contradict autodiff of the definition and agree with the derivative by hand.
+
+        Asked once, at the first failure; a definition with stop_gradient means what its autodiff says.
+        """
+        if self._asked or not self.local(trial.primals, dtype).reverse:
+            return False
+        self._asked = True
+        local, at, yardstick = self.local(trial.primals, dtype), self.rounded(trial, dtype), self.measured(trial, dtype)
+        if self.stops_gradient(local):
+            return False
+        try:
+            estimate = oracles.ORACLES["richardson"].__wrapped__(local.definition)(at.primals, at.cotangent)
+        except (Abstains, TypeError, ValueError, NotImplementedError):
+            return False
+        contradicted, agrees = False, True
+        for i, chosen in enumerate(self.subject.differentiated):
+            if chosen and not malformed(answer[1][i], self._like(i, trial, dtype)):
+                value, allowed = estimate.value[i], SLACK * estimate.error[i] + yardstick.allowance[1][i]
+                with np.errstate(invalid="ignore"):
+                    contradicted |= bool(np.any(np.abs(yardstick.truth[1][i] - value) > allowed))
+                    agrees &= bool(np.all(np.abs(np.asarray(answer[1][i], np.float64) - value) <= allowed))
+        self.by_differences = contradicted and agrees
+        return self.by_differences
+
+    def stops_gradient(self, local) -> bool:
+        """Whether the definition holds something constant on purpose."""
+        with jax.enable_x64(True):
+            return "stop_gradient" in str(jax.make_jaxpr(local.definition)(*local.wide))
+
+    def _judged(self, check, trial, dtype, answer, outputs, remember) -> Iterator[Finding]:
         yardstick = self.measured(trial, dtype)
         local = self.local(trial.primals, dtype)
         truth_out, truth_bars = yardstick.truth
         if not all(np.isfinite(leaf).all() for leaf in truth_out):
             self.outside.append(trial.words)
             return
-        names = [*output_names(len(truth_out)), *self.subject.names]
+        names = [*self.subject.output_names(len(truth_out)), *self.subject.names]
         got = [*answer[0], *answer[1]]
         truths, allowances = [*truth_out, *truth_bars], [*yardstick.allowance[0], *yardstick.allowance[1]]
 
@@ -249,9 +298,9 @@ class Session:
                 continue
             if not settled and apart is None:
                 yield make("abstained", message="the definition's derivative is not finite here, nor around it")
-            elif self._primal_leaves_range(trial, dtype):
+            elif self._function_fails(trial, dtype):
                 self.outside.append(trial.words)
-                yield make("abstained", message=f"the function itself leaves the range of {dtype} here")
+                yield make("abstained", message=f"the function itself is off, or leaves the range of {dtype}, here")
             elif apart is None or apart.ratio <= 1:
                 yield make("right", **(vars(apart) if apart else {}))
             else:
@@ -260,20 +309,20 @@ class Session:
     def _like(self, i, trial, dtype):
         return self.subject.cast(trial.primals, dtype)[i]
 
-    def _primal_leaves_range(self, trial, dtype) -> bool:
-        """Whether the primal, run in the dtype itself without any derivative, is not finite."""
-        local = self.local(trial.primals, dtype)
-        with local.precision(), np.errstate(all="ignore"):
+    def _function_fails(self, trial, dtype) -> bool:
+        """Whether the primal, run in the dtype itself without any derivative, is off or not finite."""
+        local, yardstick = self.local(trial.primals, dtype), self.measured(trial, dtype)
+        with local.precision(), jax.default_matmul_precision("highest"), np.errstate(all="ignore"):
             out = local.primal(*self.subject.cast(trial.primals, dtype))
-        return not all(np.isfinite(np.asarray(leaf, np.float64)).all() for leaf in out)
+        for value, truth, allowance in zip(out, yardstick.truth[0], yardstick.allowance[0], strict=True):
+            apart = discrepancy(np.asarray(value, np.float64), truth, allowance, local.unit)
+            if not np.isfinite(np.asarray(value, np.float64)).all() or (apart and apart.ratio > 1):
+                return True
+        return False
 
 
 class CannotTell(Exception):  # noqa: N818
     """A check that does not apply says why."""
-
-
-def output_names(count: int) -> list[str]:
-    return ["y"] if count == 1 else [f"y[{i}]" for i in range(count)]
 
 
 def malformed(bar, like) -> str | None:

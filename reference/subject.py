@@ -105,6 +105,11 @@ class Subject:
             for part in ((".real", ".imag") if kind(leaf.dtype) == "complex" else ("",))
         ]
 
+    def output_names(self, count: int) -> list[str]:
+        """The names of the float outputs: y, unless an argument is called so."""
+        y = "output" if any(leaf.name.split("[")[0] == "y" for leaf in self.leaves) else "y"
+        return [y] if count == 1 else [f"{y}[{i}]" for i in range(count)]
+
     @functools.cached_property
     def differentiated(self) -> list[bool]:
         """Of every real leaf, whether it is differentiated."""
@@ -243,13 +248,13 @@ class Local:
             rest = iter(floats)
             return self.subject(*(next(rest) if c else p for c, p in zip(chosen, arrays, strict=True)))
 
-        _, vjp = jax.vjp(of_chosen, *(p for c, p in zip(chosen, arrays, strict=True) if c))
+        out, vjp = jax.vjp(of_chosen, *(p for c, p in zip(chosen, arrays, strict=True) if c))
 
         def pull(cotangent):
             bars = iter(vjp(cotangent))
             return tuple(next(bars) if c else None for c in chosen)
 
-        pull.kept = jax.tree.leaves(vjp)
+        pull.out, pull.kept = out, jax.tree.leaves(vjp)
         return pull
 
     def autodiff(self, primals, cotangent):

@@ -67,7 +67,15 @@ def by_contract(case, dtype: str, profile: str) -> Outcome:
         args = arguments(case, dtype)
         start = time.perf_counter()
         try:
-            result = check(case.make(), *args, argnums=case.argnums, truth=case.truth, profile=profile, name=case.name)
+            result = check(
+                case.make(),
+                *args,
+                argnums=case.argnums,
+                truth=case.truth,
+                profile=profile,
+                name=case.name,
+                reproduce=False,
+            )
         except Exception as error:
             message = f"{type(error).__name__}: {error}"
             return Outcome(case.name, "check", True, "raised", message, time.perf_counter() - start)

@@ -36,7 +36,7 @@ def repeatable(session: Session) -> Iterator[Finding]:
     with local.precision(), jax.default_matmul_precision("highest"):
         pulls = [local.forward_pass(t.primals) for t in (trial, other)]
         second = pulls[0](local.cast_outputs(trial.cotangent))
-        pulls[1](local.cast_outputs(other.cotangent))
+        theirs = pulls[1].out, pulls[1](local.cast_outputs(other.cotangent))
     third = local.hand(trial.primals, trial.cotangent, eager=True)[1]
     for leaf, a, b, c, chosen in zip(
         session.subject.names, first, second, third, session.subject.differentiated, strict=True
@@ -47,6 +47,10 @@ def repeatable(session: Session) -> Iterator[Finding]:
             when = "after another forward pass" if not same[0] else "when it is called again"
             message = f"other cotangents {when}: the derivative depends on what ran before"
             yield make("right") if all(same) else make("wrong", ratio=np.inf, message=message, fault="impure")
+    for finding in session.judge("repeatable", other, dtype, theirs, outputs=False, remember=False):
+        if finding.verdict == "wrong" and not _wrong_plainly(session):
+            message = "wrong after a forward pass elsewhere: the derivative depends on what ran before"
+            yield dataclasses.replace(finding, message=message, fault="impure")
 
 
 def _transformed(session, check, trial, dtype, answer, message):

@@ -8,7 +8,7 @@ import numpy as np
 
 from ..finding import Finding
 from ..points import constants
-from ..session import Session, malformed, output_names
+from ..session import Session, malformed
 from ..trials import KINKED, other_values
 from .naming import dtypes, named
 
@@ -19,7 +19,7 @@ def value(session: Session) -> Iterator[Finding]:
     for dtype in dtypes(session):
         for trial in session.example[:1]:
             for finding in session.judge("value", trial, dtype, session.answer(trial, dtype)):
-                if finding.leaf in output_names(len(trial.cotangent)):
+                if finding.leaf in session.subject.output_names(len(trial.cotangent)):
                     yield finding
 
 

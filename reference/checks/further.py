@@ -7,7 +7,7 @@ import numpy as np
 
 from ..finding import Finding
 from ..pullback import pull
-from ..session import CannotTell, Session, output_names
+from ..session import CannotTell, Session
 from ..subject import Subject
 from ..trials import other_lengths
 from ..widening import kind
@@ -37,7 +37,7 @@ def second_order(session: Session) -> Iterator[Finding]:
     with local.precision():
         cast = (*session.subject.cast(trial.primals, dtype), *local.cast_outputs(trial.cotangent))
     derived = Subject(bars_of(local.pullback), cast, truth=None, name=f"the derivative of {session.subject}")
-    derived.names = [*names, *(f"cotangent of {name}" for name in output_names(len(trial.cotangent)))]
+    derived.names = [*names, *(f"cotangent of {name}" for name in session.subject.output_names(len(trial.cotangent)))]
     derived.definition = lambda *both: tuple(bar for bar, c in zip(twice(*both)[1], chosen, strict=True) if c)
     inner = Session(derived, session.profile, session.seed)
     try:
@@ -45,7 +45,7 @@ def second_order(session: Session) -> Iterator[Finding]:
             tuple(np.asarray(a, np.float64) if kind(a.dtype) == "float" else a for a in cast), trial.words, 11
         )
         answer = inner.answer(at, dtype)
-    except (TypeError, ValueError, NotImplementedError) as error:
+    except Exception as error:
         raise CannotTell(f"the backward pass cannot be differentiated: {first_line(error)}") from None
     for finding in inner.judge("second_order", at, dtype, answer, outputs=False):
         wrong = {"message": "the backward pass, differentiated, is not the second derivative", "fault": "transform"}
@@ -89,7 +89,9 @@ def shapes(session: Session) -> Iterator[Finding]:
     dtype, tried = session.subject.dtype, 0
     for i, (words, primals) in enumerate(_reshaped(session)):
         try:
-            session.local(primals, dtype)
+            local = session.local(primals, dtype)
+            with local.precision():
+                jax.block_until_ready(local.primal(*session.subject.cast(primals, dtype)))
             trial = session.trial(primals, words, 200 + i)
         except Exception:  # the function does not take arguments of these shapes
             continue

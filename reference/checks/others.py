@@ -14,7 +14,7 @@ from ..finding import Finding
 from ..oracles import ORACLES, adjoint, adjoint_differences
 from ..session import CannotTell, Session
 from ..widening import kind
-from .naming import dtypes, named
+from .naming import dtypes, first_line, named
 
 
 def _against(session, check, name):
@@ -28,6 +28,10 @@ def _against(session, check, name):
         estimate = ORACLES[name].__wrapped__(local.definition)(at.primals, at.cotangent)
     except Abstains as reason:
         raise CannotTell(reason.reason) from None
+    except (TypeError, ValueError, NotImplementedError) as error:
+        raise CannotTell(f"the oracle does not run here: {first_line(error)}") from None
+    if check in SLOPES and session.stops_gradient(local):
+        _must_be_the_slope(estimate, session.measured(trial, dtype))
     for i, leaf in enumerate(session.subject.names):
         if not session.subject.differentiated[i] or allowances[i] is None:
             continue
@@ -40,6 +44,18 @@ def _against(session, check, name):
             yield make("abstained", message="the oracle cannot tell here")
         else:
             yield make("wrong" if apart.ratio > 1 else "right", **vars(apart))
+
+
+SLOPES = ("differences", "complex_step")
+
+
+def _must_be_the_slope(estimate, yardstick):
+    """A definition that stops a gradient may have another derivative than its slope: that is what was meant."""
+    for value, error, truth, allowance in zip(
+        estimate.value, estimate.error, yardstick.truth[1], yardstick.allowance[1], strict=True
+    ):
+        if value is not None and truth is not None and np.any(np.abs(value - truth) > SLACK * error + allowance):
+            raise CannotTell("the definition stops a gradient: its derivative is not its slope, and is meant so")
 
 
 @named
@@ -124,6 +140,8 @@ def taylor(session: Session) -> Iterator[Finding]:
     floor = 64 * np.finfo(np.float64).eps * max(np.max(np.abs(along)), 1e-300) + steps * unit(local.unit) * SLACK * sum(
         float(np.sum(np.abs(np.asarray(bars[i], np.float64) * v[i]))) for i in floats
     )
+    if session.stops_gradient(local):
+        raise CannotTell("the definition stops a gradient: its derivative need not be its slope")
     use = np.isfinite(left) & (left > 8 * floor)
     if use.sum() < 4:
         raise CannotTell("the function is straight, or its remainder drowns in rounding")
