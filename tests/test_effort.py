@@ -105,10 +105,9 @@ def test_the_rules_to_be_spoiled_are_right(right):
     assert {line["verdict"] for line in lines if line["check"] in ("value", "vjp")} == {"right"}
 
 
-@pytest.mark.parametrize("seed", [0, 1])
 @pytest.mark.parametrize("what", FAULTS)
-def test_a_fault_that_shows_at_some_lengths_or_values_alone_is_found(what, seed):
-    lines = check_rule(spoiled(*FAULTS[what]), seed, ("float64",))
+def test_a_fault_that_shows_at_some_lengths_or_values_alone_is_found(what):
+    lines = check_rule(spoiled(*FAULTS[what]), 0, ("float64",))
     assert "wrong" in {line["verdict"] for line in lines if line["check"] == "vjp"}
 
 
