@@ -139,9 +139,10 @@ def check(
     False off by a factor of 0.5 everywhere, which is 1 / 2
     """
     start = time.monotonic()
-    chosen = _chosen(checks)
     if profile not in PROFILES:
         raise Unusable(f"profile is {profile!r}; it is one of {', '.join(PROFILES)}")
+    without = PROFILES[profile].without if checks is None else ()
+    chosen = [name for name in _chosen(checks) if name not in without]
     subject = Subject(function, args, argnums, truth, name)
     _callable_at_all(subject, seconds)
     session = Session(subject, PROFILES[profile], seed)
@@ -155,6 +156,9 @@ def check(
             lambda check_name: _one(session, check_name, seconds), [n for n in chosen if n not in FIRST]
         ):
             findings += found
+    left_out = {"leaf": "", "dtype": subject.dtype, "verdict": "abstained"}
+    reason = f"the {profile} profile leaves this out; checks={{!r}} asks for it"
+    findings += [Finding(str(subject), check=n, message=reason.format(n), **left_out) for n in without]
     findings = _explained(session, _worst(findings))
     if reproduce:
         findings = _reproduced(session, findings)

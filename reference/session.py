@@ -21,7 +21,7 @@ from .finding import Finding
 from .precision import compiled
 from .pullback import stacked_pullback, to_numpy
 from .subject import Local, Subject
-from .trials import Trial, cotangents
+from .trials import VALUES, Trial, cotangents
 
 STILL = ((0, 0.0, 0.0),) * COPIES
 NEAR = 2.0**-26  # of a coordinate: how far the neighbours are
@@ -33,43 +33,30 @@ FOCUS = 32  # numbers that are moved furthest, one by one
 
 @dataclasses.dataclass(frozen=True)
 class Profile:
-    """How much is tried."""
+    """How much is tried.
+
+    values      the kinds of values besides the example's
+    dtypes      how many beyond the example's own and float64
+    cotangents  how many at the example's values; the second has a single element
+    without     the checks that are left out
+    """
 
     name: str
     values: tuple[str, ...]
-    dtypes: int  # how many beyond the example's own and float64
+    dtypes: int
     cotangents: int
     thorough: bool = False
+    without: tuple[str, ...] = ()
 
 
+COSTLY = (
+    *("jacobian", "differences", "complex_step", "adjoint_identity", "taylor", "eager", "repeatable", "vmap", "nested"),
+    *("sharded", "second_order", "precision", "shapes"),
+)
 PROFILES = {
-    "quick": Profile("quick", ("ties", "zeros", "large"), 0, 2),
-    "default": Profile(
-        "default",
-        tuple(
-            _
-            for _ in (
-                "fresh",
-                "ties",
-                "zeros",
-                "nothing but zeros",
-                "equal rows",
-                "large",
-                "tiny",
-                "mixed sizes",
-                "edges",
-            )
-        ),
-        2,
-        3,
-    ),
-    "thorough": Profile(
-        "thorough",
-        ("fresh", "ties", "zeros", "nothing but zeros", "equal rows", "large", "tiny", "mixed sizes", "edges"),
-        2,
-        6,
-        True,
-    ),
+    "quick": Profile("quick", ("ties", "zeros", "large"), 0, 2, without=COSTLY),
+    "default": Profile("default", tuple(VALUES), 2, 3),
+    "thorough": Profile("thorough", tuple(VALUES), 3, 6, thorough=True),
 }
 
 
