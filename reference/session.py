@@ -7,7 +7,6 @@ limit of derivatives nearby, or lies between such limits, is right: which one is
 
 import dataclasses
 import functools
-import warnings
 from collections.abc import Iterator
 
 import jax
@@ -18,17 +17,14 @@ from .allowance import COPIES, PAIRS, SLACK, Yardstick, copies, least, scale, un
 from .discrepancy import discrepancy, tells
 from .estimates import Abstains
 from .finding import Finding
+from .kinks import between, floating, focus, neighbours
 from .precision import compiled
 from .pullback import stacked_pullback, to_numpy
 from .subject import Local, Subject
 from .trials import VALUES, Trial, cotangents
 
 STILL = ((0, 0.0, 0.0),) * COPIES
-NEAR = 2.0**-26  # of a coordinate: how far the neighbours are
-CLOSER = 2.0**-8  # of that: how far the nearer half of them is
-COPIES_MOVED = COPIES - 1
 UNTOLD = {"verdict": "abstained", "message": "rounding alone moves the truth by as much as its size at this point"}
-FOCUS = 32  # numbers that are moved furthest, one by one
 
 
 @dataclasses.dataclass(frozen=True)
@@ -151,7 +147,7 @@ class Session:
             oracle = oracles.ORACLES[name].__wrapped__(local.definition)  # not kept beyond this session
             try:
                 at = copies((trial.primals, trial.cotangent), local.unit, dtype)
-                rows = [jax.tree.map(lambda a, i=i: a[i] if _floating(a) else a, at) for i in range(COPIES)]
+                rows = [jax.tree.map(lambda a, i=i: a[i] if floating(a) else a, at) for i in range(COPIES)]
                 estimates = [oracle(*row) for row in rows[: 1 + 2 * (name == "jacfwd") * PAIRS]]
             except Abstains as reason:
                 local.why = reason.reason
@@ -171,7 +167,7 @@ class Session:
                 allowed(bar, error, *(e.value[i] for e in estimates[1:]))
                 for i, (bar, error) in enumerate(zip(bars, estimates[0].error, strict=True))
             )
-            size = u * max([scale(a) for a in (*trial.primals, *out) if _floating(a)], default=0.0)
+            size = u * max([scale(a) for a in (*trial.primals, *out) if floating(a)], default=0.0)
             reach = tuple(
                 np.max([np.abs(o - out[i]) for o in others], axis=0) + SLACK * (size + floor)
                 for i, others in enumerate(zip(*outs, strict=True))
@@ -179,16 +175,16 @@ class Session:
             return Yardstick((out, bars), (reach, allowances))
         raise CannotTell(f"no truth: {local.why}; give truth=, a plain implementation of the same function")
 
-    def neighbourhood(self, trial: Trial, dtype: str, focus=()):
+    def neighbourhood(self, trial: Trial, dtype: str, chosen=()):
         """The cotangents at points close by, stacked along a new first axis: see `neighbours`."""
         trial = self.rounded(trial, dtype)
         local = self.local(trial.primals, dtype)
         if not local.reverse:
             return None
-        stack = jax.tree.map(lambda a: np.stack([a] * COPIES) if _floating(a) else a, trial.cotangent)
+        stack = jax.tree.map(lambda a: np.stack([a] * COPIES) if floating(a) else a, trial.cotangent)
         with jax.enable_x64(True), jax.default_matmul_precision("highest"):
             program = stacked_pullback(local, STILL)
-            batches = [to_numpy(program(at, stack))[1] for at in neighbours(trial.primals, focus)]
+            batches = [to_numpy(program(at, stack))[1] for at in neighbours(trial.primals, chosen)]
         return jax.tree.map(lambda *parts: np.concatenate([part[1:] for part in parts]), *batches)
 
     # --- the judge ---------------------------------------------------------------------------------------------------
@@ -272,7 +268,7 @@ class Session:
                 yield make(**UNTOLD)
                 continue
             if not is_output:
-                around = self.neighbourhood(trial, dtype, _focus(trial.primals, place, value, truth))
+                around = self.neighbourhood(trial, dtype, focus(trial.primals, place, value, truth))
                 verdict = around and between(value, truth, allowance, around[place], trial.primals[place], local.unit)
                 if verdict and verdict[0] == "right":
                     yield make("right", **(vars(apart) if fits else {}), message=None if fits else verdict[1])
@@ -321,101 +317,3 @@ def malformed(bar, like) -> str | None:
     if str(bar.dtype) != str(like.dtype):
         return f"the dtype is {bar.dtype}, {like.dtype} was expected"
     return None
-
-
-# --- kinks -----------------------------------------------------------------------------------------------------------
-
-
-def neighbours(primals, focus=()) -> Iterator[tuple]:
-    """Stacks of copies of the primals moved by a very little, far and near by turns; the first copy is not moved.
-
-    All move up, ties move together, then each number its own way; then each number of the `focus` moves furthest,
-    so that it comes first, or last, among its equals.
-    """
-    rng = np.random.default_rng(1)
-    floats = [np.ravel(a) for a in primals if _floating(a)]
-    flat = np.concatenate([np.zeros(0), *floats])
-    distinct, which = np.unique(flat, return_inverse=True)
-    rows = [np.ones(flat.size), *(rng.choice([-1.0, 1.0], len(distinct))[which] for _ in range(3))]
-    rows += [rng.choice([-1.0, 1.0], flat.size) * rng.uniform(0.25, 1.0, flat.size) for _ in range(8)]
-    for index in (*focus, *[None] * (-len(focus) % (PAIRS // 2))):
-        row = rng.choice([-1.0, 1.0], flat.size) * rng.uniform(0.25, 0.75, flat.size)
-        row[[] if index is None else index] = 1.0
-        rows.append(row)
-    for start in range(0, len(rows), PAIRS // 2):
-        half = rows[start : start + PAIRS // 2]
-        near = [row * CLOSER for row in half]
-        moves = np.stack([np.zeros(flat.size), *half, *(-r for r in half), *near, *(-r for r in near)])
-        yield _moved(primals, floats, moves)
-
-
-def _moved(primals, floats, moves):
-    split = iter(np.split(moves, np.cumsum([a.size for a in floats])[:-1], axis=1) if floats else ())
-
-    def one(a):
-        if not _floating(a):
-            return a
-        size = scale(a) or 1.0
-        with np.errstate(invalid="ignore"):
-            return a + next(split).reshape(COPIES, *np.shape(a)) * NEAR * np.maximum(np.abs(a), size)
-
-    return tuple(map(one, primals))
-
-
-def _focus(primals, place, got, truth):
-    """Where among all numbers those are whose cotangent is furthest from the truth, a few of them."""
-    before = sum(np.size(a) for a in primals[:place] if _floating(a))
-    with np.errstate(invalid="ignore"):
-        off = np.nan_to_num(np.abs(np.ravel(got) - np.ravel(truth)), nan=np.inf)
-    return [before + int(i) for i in np.argsort(-off)[:FOCUS] if off[i]]
-
-
-def between(got, truth, allowance, around, primal, dtype) -> tuple[str, str] | None:
-    """The verdict on a cotangent at a kink, by the derivatives around it; None where there is no kink.
-
-    Element by element it has to lie between its neighbours' values, and so has its sum over every group of equal
-    numbers: at a tie, that all members together have one derivative is no convention.  A truth that its neighbours
-    do not tend to is a derivative of no side: autodiff may cut a smooth function into pieces that are not.
-    """
-    if not np.isfinite(around).all(axis=0).any():
-        return None
-    quarter = np.arange(len(around)) % COPIES_MOVED >= COPIES_MOVED // 2
-    with np.errstate(invalid="ignore", over="ignore"), warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # a number none of whose neighbours is finite
-        low, high = np.nanmin(around, axis=0), np.nanmax(around, axis=0)
-        spread, settled = high - low, np.isfinite(truth)
-        rounding = SLACK * (unit(dtype) * np.maximum(scale(low), scale(high)) + least(dtype))
-        reach = np.where(settled & np.isfinite(allowance), allowance, spread + rounding)
-        far, near = (_outside(truth, around[rows]) for rows in (~quarter, quarter))
-        lost = settled & (near > reach) & (2 * near > far)
-        kinked = ~settled | (spread > reach) | lost
-        # On either side the derivative moves, over that distance, by some of its own size: of the jump, very little.
-        reach = np.where(lost, np.minimum(reach, rounding) + spread, reach + np.sqrt(NEAR) * spread)
-        fits = np.isfinite(got) & (low - reach <= got) & (got <= high + reach)
-        equal = settled & ~lost & (np.abs(got - np.where(settled, truth, 0)) <= allowance)
-    if not kinked.any():
-        return None
-    if not (fits | equal).all():
-        if (lost & ~fits).any():
-            return "wrong", "as autodiff of the definition has it, but no limit of the derivatives nearby"
-        return None
-    for value in np.unique(primal):
-        group = primal == value
-        if group.sum() > 1 and kinked[group].any() and not equal[group].all():
-            sums, total, room = around[:, group].sum(axis=1), got[group].sum(), reach[group].sum()
-            if np.isfinite(sums).all() and not sums.min() - room <= total <= sums.max() + room:
-                return None
-    if not settled.all():
-        return "right", "autodiff of the definition is not finite here; this is a limit of derivatives nearby"
-    if lost.any():
-        return "right", "autodiff of the definition is wrong here; this is the limit of the derivatives nearby"
-    return "right", "a kink: not JAX's choice, but between the one-sided derivatives"
-
-
-def _outside(value, around):
-    """How far a value is from all that lies between its neighbours."""
-    return np.maximum(np.maximum(np.nanmin(around, axis=0) - value, value - np.nanmax(around, axis=0)), 0)
-
-
-def _floating(a) -> bool:
-    return jax.dtypes.issubdtype(getattr(a, "dtype", np.float64), np.floating)

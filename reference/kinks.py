@@ -1,0 +1,112 @@
+"""What is right at a kink: all that derivatives very close by tend to, and what lies between.
+
+Which of these a derivative takes at the kink itself is a convention, JAX's or another.
+"""
+
+import warnings
+from collections.abc import Iterator
+
+import jax
+import numpy as np
+
+from .allowance import COPIES, PAIRS, SLACK, least, scale, unit
+
+NEAR = 2.0**-26  # of a coordinate: how far the neighbours are
+CLOSER = 2.0**-8  # of that: how far the nearer half of them is
+COPIES_MOVED = COPIES - 1
+FOCUS = 32  # numbers that are moved furthest, one by one
+
+
+def neighbours(primals, chosen=()) -> Iterator[tuple]:
+    """Stacks of copies of the primals moved by a very little, far and near by turns; the first copy is not moved.
+
+    All move up, ties move together, then each number its own way; then each `chosen` number moves furthest,
+    so that it comes first, or last, among its equals.
+    """
+    rng = np.random.default_rng(1)
+    floats = [np.ravel(a) for a in primals if floating(a)]
+    flat = np.concatenate([np.zeros(0), *floats])
+    distinct, which = np.unique(flat, return_inverse=True)
+    rows = [np.ones(flat.size), *(rng.choice([-1.0, 1.0], len(distinct))[which] for _ in range(3))]
+    rows += [rng.choice([-1.0, 1.0], flat.size) * rng.uniform(0.25, 1.0, flat.size) for _ in range(8)]
+    for index in (*chosen, *[None] * (-len(chosen) % (PAIRS // 2))):
+        row = rng.choice([-1.0, 1.0], flat.size) * rng.uniform(0.25, 0.75, flat.size)
+        row[[] if index is None else index] = 1.0
+        rows.append(row)
+    for start in range(0, len(rows), PAIRS // 2):
+        half = rows[start : start + PAIRS // 2]
+        near = [row * CLOSER for row in half]
+        moves = np.stack([np.zeros(flat.size), *half, *(-r for r in half), *near, *(-r for r in near)])
+        yield _moved(primals, floats, moves)
+
+
+def _moved(primals, floats, moves):
+    split = iter(np.split(moves, np.cumsum([a.size for a in floats])[:-1], axis=1) if floats else ())
+
+    def one(a):
+        if not floating(a):
+            return a
+        size = scale(a) or 1.0
+        with np.errstate(invalid="ignore"):
+            return a + next(split).reshape(COPIES, *np.shape(a)) * NEAR * np.maximum(np.abs(a), size)
+
+    return tuple(map(one, primals))
+
+
+def focus(primals, place, got, truth):
+    """Where among all numbers those are whose cotangent is furthest from the truth, a few of them."""
+    before = sum(np.size(a) for a in primals[:place] if floating(a))
+    with np.errstate(invalid="ignore"):
+        off = np.nan_to_num(np.abs(np.ravel(got) - np.ravel(truth)), nan=np.inf)
+    return [before + int(i) for i in np.argsort(-off)[:FOCUS] if off[i]]
+
+
+def between(got, truth, allowance, around, primal, dtype) -> tuple[str, str] | None:
+    """The verdict on a cotangent at a kink, by the derivatives around it; None where there is no kink.
+
+    Element by element it has to lie between its neighbours' values, and so has its sum over every group of equal
+    numbers: at a tie, that all members together have one derivative is no convention.  A truth that its neighbours
+    do not tend to is a derivative of no side: autodiff may cut a smooth function into pieces that are not.
+    """
+    if not np.isfinite(around).all(axis=0).any():
+        return None
+    quarter = np.arange(len(around)) % COPIES_MOVED >= COPIES_MOVED // 2
+    with np.errstate(invalid="ignore", over="ignore"), warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # a number none of whose neighbours is finite
+        low, high = np.nanmin(around, axis=0), np.nanmax(around, axis=0)
+        spread, settled = high - low, np.isfinite(truth)
+        rounding = SLACK * (unit(dtype) * np.maximum(scale(low), scale(high)) + least(dtype))
+        reach = np.where(settled & np.isfinite(allowance), allowance, spread + rounding)
+        far, near = (_outside(truth, around[rows]) for rows in (~quarter, quarter))
+        lost = settled & (near > reach) & (2 * near > far)
+        kinked = ~settled | (spread > reach) | lost
+        # On either side the derivative moves, over that distance, by some of its own size: of the jump, very little.
+        reach = np.where(lost, np.minimum(reach, rounding) + spread, reach + np.sqrt(NEAR) * spread)
+        fits = np.isfinite(got) & (low - reach <= got) & (got <= high + reach)
+        equal = settled & ~lost & (np.abs(got - np.where(settled, truth, 0)) <= allowance)
+    if not kinked.any():
+        return None
+    if not (fits | equal).all():
+        if (lost & ~fits).any():
+            return "wrong", "as autodiff of the definition has it, but no limit of the derivatives nearby"
+        return None
+    for value in np.unique(primal):
+        group = primal == value
+        if group.sum() > 1 and kinked[group].any() and not equal[group].all():
+            sums, total, room = around[:, group].sum(axis=1), got[group].sum(), reach[group].sum()
+            if np.isfinite(sums).all() and not sums.min() - room <= total <= sums.max() + room:
+                return None
+    if not settled.all():
+        return "right", "autodiff of the definition is not finite here; this is a limit of derivatives nearby"
+    if lost.any():
+        return "right", "autodiff of the definition is wrong here; this is the limit of the derivatives nearby"
+    return "right", "a kink: not JAX's choice, but between the one-sided derivatives"
+
+
+def _outside(value, around):
+    """How far a value is from all that lies between its neighbours."""
+    return np.maximum(np.maximum(np.nanmin(around, axis=0) - value, value - np.nanmax(around, axis=0)), 0)
+
+
+def floating(a) -> bool:
+    return jax.dtypes.issubdtype(getattr(a, "dtype", np.float64), np.floating)
