@@ -9,7 +9,9 @@ import os
 import random
 import shlex
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
+
+import jax
 
 from manual_backprop.reference.allowance import DTYPES
 from manual_backprop.reference.claims import CLAIMS, claims
@@ -24,6 +26,8 @@ from manual_backprop.rules import RULES
 from manual_backprop.sampling import architecture, pairs, possible_pairs
 
 from . import experiments, lowering
+
+BLOCK = 1000  # networks: compiling anew costs as much as some 100 of them, and they leave about 1 GB with JAX
 
 # What every rule is tried with: for each choice of lengths, the kinds of values, and how many of the run's dtypes.
 # A dtype costs a compilation at every choice of lengths, kinds of values cost next to nothing.
@@ -86,6 +90,14 @@ def _side_by_side(function: Callable, items: Iterable) -> Iterator:
             pool.shutdown(wait=True, cancel_futures=True)
 
 
+def _in_blocks(function: Callable, items: Sequence) -> Iterator:
+    """As `_side_by_side`; between two blocks nothing compiled is kept, for what JAX itself keeps has no bound."""
+    for start in range(0, len(items), BLOCK):
+        if start:
+            jax.clear_caches()
+        yield from _side_by_side(function, items[start : start + BLOCK])
+
+
 def check_rule(rule, seed: int, dtypes=DTYPES) -> list[dict]:
     """The worst finding of each check, leaf and dtype of one rule, over all choices of lengths and kinds of values."""
     ledger = Ledger()
@@ -122,7 +134,7 @@ def reproduction(rule: Rule, at, dtype: str) -> str:
 def _architectures(plan):
     drawn = [_drawn(plan, i) for i in range(plan.architectures)]
     start = time.monotonic()
-    checked = _side_by_side(lambda network: check_architecture(*network), drawn)
+    checked = _in_blocks(lambda network: check_architecture(*network), drawn)
     for i, lines in enumerate(checked, 1):
         yield Step("architectures", i, plan.architectures, lines)
     seconds = time.monotonic() - start

@@ -7,6 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from manual_backprop.command import run
 from manual_backprop.reference import programs
 
 
@@ -70,3 +71,15 @@ def test_structures_dtypes_and_scalars_are_told_apart_as_jax_does():
     with jax.enable_x64(True):
         assert function((np.ones(2, np.float64), None), 2)[0].dtype == np.float64
     assert jax.vmap(function, in_axes=(0, None))(jnp.ones((3, 2)), 2.0).shape == (3, 2)
+
+
+def test_a_long_run_drops_everything_compiled_now_and_then(monkeypatch):
+    kept = []
+    monkeypatch.setattr(run, "BLOCK", 2)
+    monkeypatch.setattr(jax, "clear_caches", lambda: kept.append(len(names)))
+    monkeypatch.setattr(run, "check_architecture", lambda rule, *_: [{"expression": str(rule)}])
+    names = []
+    for step in run._architectures(run.Plan(architectures=5)):
+        names.extend(line["expression"] for line in step.lines if "expression" in line)
+    assert names == [str(run._drawn(run.Plan(architectures=5), i)[0]) for i in range(5)]
+    assert kept == [2, 4]
