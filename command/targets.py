@@ -152,7 +152,7 @@ def checked(target: Target) -> Result:
     options = {name: getattr(target, name) for name in ("argnums", *COMMON) if getattr(target, name) is not None}
     try:
         args = arguments(function, target.args, target.seed or 0)
-        result = check(function, *args, truth=truth, name=target.function, **options)
+        result = check(function, *args, truth=truth, name=target.function, **options, reproduce=False)
     except (Unusable, SignatureError) as error:
         message = _line(error)
         raise Unusable(message if message.startswith(target.function) else f"{target}: {message}") from None

@@ -84,8 +84,14 @@ def between(got, truth, allowance, around, primal, dtype) -> tuple[str, str] | N
         reach = np.where(lost, np.minimum(reach, rounding) + spread, reach + np.sqrt(NEAR) * spread)
         fits = np.isfinite(got) & (low - reach <= got) & (got <= high + reach)
         equal = settled & ~lost & (np.abs(got - np.where(settled, truth, 0)) <= allowance)
+        # Where the derivative jumps, what rounding allows is the jump itself: the sides say more.
+        tight = rounding + np.sqrt(NEAR) * spread
+        jump = settled & (4 * spread >= allowance) & (spread > rounding)
+        beyond = jump & (_outside(got, around) > tight) & (np.abs(got - np.where(settled, truth, 0)) > tight)
     if not kinked.any():
         return None
+    if beyond.any():
+        return "wrong", "at a kink, and beyond the one-sided derivatives"
     if not (fits | equal).all():
         if (lost & ~fits).any():
             return "wrong", "as autodiff of the definition has it, but no limit of the derivatives nearby"

@@ -23,7 +23,7 @@ from manual_backprop.rule import Rule
 from .interpreter import open_jaxpr, walk
 from .precision import compiled
 from .pullback import program, pull
-from .widening import CannotWiden, coarsest, kind, widened
+from .widening import CannotWiden, coarsest, kind, steadied, widened
 
 FLOATS = ("float", "complex")
 
@@ -184,6 +184,7 @@ class Local:
 
     def __init__(self, subject: Subject, primals, dtype: str):
         self.subject, self.dtype = subject, dtype
+        self.steady: Steady | None = None
         self.reverse, self.why = None, ""  # whether autodiff in reverse applies to the definition, once it was tried
         cast = subject.cast(primals, dtype)
         self.wide = subject.real_cast(primals, dtype)
@@ -198,6 +199,8 @@ class Local:
             try:
                 traced = jax.make_jaxpr(function)(*cast)
                 self.definition, self.unit = _as_tuple(widened(traced)), _coarsest(traced, dtype)
+                if "reduce_max" in str(traced):
+                    self.steady = Steady(_as_tuple(steadied(traced)))
                 with jax.enable_x64(True):
                     jax.eval_shape(self.definition, *primals)
             except (CannotWiden, TypeError, ValueError) as error:
@@ -294,6 +297,13 @@ class Local:
 
     def __str__(self):
         return self.subject.name
+
+
+class Steady:
+    """A definition with its maxima held constant: see `widening.steadied`."""
+
+    def __init__(self, definition: Callable):
+        self.definition, self.pullback_program = definition, program(definition)
 
 
 def _coarsest(traced, dtype):

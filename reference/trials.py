@@ -190,7 +190,7 @@ def other_values(primals, differentiated, words: str, near=(0.0, 1.0, -1.0), see
 
 
 def _other(rng, a, chosen, words, near):
-    if kind(getattr(a, "dtype", np.result_type(a))) != "float":
+    if kind(a.dtype) != "float":
         return _whole(rng, a)
     if not chosen:
         return a

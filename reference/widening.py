@@ -66,14 +66,15 @@ _FOLDING_ALONE = names(
 )
 
 
-def widened(closed):
+def widened(closed, apply=None):
     """The traced function as a function of double precision arrays; integers, booleans and keys stay what they are."""
     check_widens(closed)
+    apply = apply or _wide_bind
     avals = [atom.aval for atom in open_jaxpr(closed)[0].invars]
 
     def run(*arguments):
         start = [widen(a) if kind(t.dtype) in WIDE else _whole(a, t) for a, t in zip(arguments, avals, strict=True)]
-        return walk(closed, start, _wide_bind, widen)
+        return walk(closed, start, apply, widen)
 
     return run
 
@@ -94,6 +95,20 @@ def _wide_bind(equation, inputs):
     if name == "convert_element_type" and kind(params["new_dtype"]) in WIDE:
         return [jnp.asarray(inputs[0]).astype(changed["new_dtype"])]
     return bind(equation, inputs, **changed)
+
+
+def steadied(closed):
+    """The same, every maximum over an axis held constant.
+
+    Softmax and its like subtract a maximum for safety, and are the same functions of whatever is subtracted.  Autodiff
+    through it cancels what rounding left before, which no other way to compute the derivative does.
+    """
+
+    def apply(equation, inputs):
+        outputs = _wide_bind(equation, inputs)
+        return list(map(lax.stop_gradient, outputs)) if equation.primitive.name == "reduce_max" else outputs
+
+    return widened(closed, apply)
 
 
 def _whole(value, aval):

@@ -184,7 +184,7 @@ def test_an_argument_may_be_called_as_the_output_is():
     paste(snippet(session, failed), twice=lambda y: y * y)
     off = by_hand(lambda y: y * y, lambda y: (1.5 * y * y, y), lambda y, g: (2 * y * g,))
     session = failures(lambda y: off(y), jnp.asarray([1.0, 2.0]), checks=("value",))
-    assert "the output y in float32" in script(session, first(session))
+    assert "the output output in float32" in script(session, first(session))
 
 
 # --- smaller ---------------------------------------------------------------------------------------------------------
