@@ -158,7 +158,8 @@ def test_a_wrong_derivative_fails_with_its_diagnosis(pytester, processes):
     assert told[0].startswith("wrong: the derivative is WRONG")
     assert told[1].startswith("wrong: x in float32 is wrong [truth]")
     assert told[2].startswith("  off by a factor of 0.5 everywhere, which is 1 / ")
-    assert not any(word in line for line in told for word in ("Traceback", "Error", "assert", "def ", "test_a_wrong"))
+    told = told[: told.index("  reproduce:")]
+    assert not any(word in line for line in told for word in ("Traceback", "Error", "def ", "test_a_wrong"))
 
     loaded = record.load(pytester.path / "out" / "record.jsonl")
     assert {line["family"] for line in loaded.findings} == {"target"}
@@ -167,9 +168,9 @@ def test_a_wrong_derivative_fails_with_its_diagnosis(pytester, processes):
         assert verdicts["right", "truth", dtype] == "right"
         assert verdicts["wrong", "truth", dtype] == "wrong"
     assert verdicts["outside", "domain", "float32"] == "abstained"
-    failing = next(f for f in loaded.findings if f["verdict"] == "wrong")
-    assert failing["reproduction"].startswith("pytest ")
-    assert failing["reproduction"].endswith("::TestMarked::test_wrong")
+    shown = [f["reproduction"] for f in loaded.findings if f["verdict"] == "wrong"]
+    assert any("jax.vjp(wrong, x)" in lines for lines in shown)
+    assert any(line.startswith("pytest ") and line.endswith("::TestMarked::test_wrong") for line in shown)
     assert '<table class="targets">' in (pytester.path / "out" / "index.html").read_text()
 
 
