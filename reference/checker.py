@@ -188,7 +188,7 @@ def _chosen(checks):
 
 def _callable_at_all(subject, seconds):
     try:
-        _within(seconds, lambda: subject.function(*subject.args))
+        _within(seconds, lambda: subject.function(*subject.arrays()))
     except concurrent.futures.TimeoutError:
         raise Unusable(f"{subject}: the function itself takes longer than {seconds:g} seconds") from None
     except Exception as error:

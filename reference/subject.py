@@ -91,6 +91,13 @@ class Subject:
             name = names[number] + jax.tree_util.keystr(path[1:])
             yield Leaf(name, place, chosen and kind(dtype) in FLOATS, dtype)
 
+    def arrays(self):
+        """The example arguments as a caller would give them: NumPy's arrays as JAX's."""
+        leaves = list(self._leaves)
+        for leaf in self.leaves:
+            leaves[leaf.place] = jnp.asarray(leaves[leaf.place])
+        return jax.tree.unflatten(self._structure, leaves)
+
     @property
     def example(self) -> tuple:
         """The arrays of the example arguments, floats among them as real float64 arrays."""
