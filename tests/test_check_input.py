@@ -1,0 +1,150 @@
+"""What `check` says of input that it cannot use: a clear message, and the other checks still run."""
+
+import pathlib
+import subprocess
+import sys
+import time
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from jax import lax
+
+from manual_backprop.reference import check
+from manual_backprop.reference.subject import Unusable
+
+X = np.array([0.5, -1.25, 2.0, 0.75], np.float32)
+
+
+def made(function, backward):
+    """A custom_vjp that keeps its primals."""
+    by_hand = jax.custom_vjp(function)
+    by_hand.defvjp(lambda *primals: (function(*primals), primals), backward)
+    return by_hand
+
+
+def square(x):
+    return x * x
+
+
+def square_back(kept, y_bar):
+    return (2 * kept[0] * y_bar,)
+
+
+def refused(*args, **options):
+    with pytest.raises(Unusable) as caught:
+        check(*args, **options)
+    return str(caught.value)
+
+
+def test_what_cannot_be_checked_is_refused_with_a_reason():
+    right = made(square, square_back)
+    assert "3 is not callable" in refused(3, X)
+    assert "rejects its example arguments" in refused(made(lambda a, b: a @ b, None), np.ones((2, 3)), np.ones((2, 3)))
+    assert "rejects its example arguments" in refused(made(jnp.multiply, None), X)
+    assert "nothing differentiable" in refused(right, np.arange(3))
+    assert "nothing differentiable" in refused(right)
+    assert "no float output" in refused(lambda x: jnp.argmax(x), X)
+    assert "checks names 'valu'; there are value, " in refused(right, X, checks=("valu",))
+    assert "profile is 'fast'; it is one of quick, " in refused(right, X, profile="fast")
+    assert "argnums is 1, but there are 1 arguments" in refused(right, X, argnums=1)
+    assert "No VJP defined" in refused(jax.custom_vjp(square), X)
+
+
+def _exhausted(*_):
+    raise MemoryError("cannot allocate")
+
+
+def test_a_primal_that_exhausts_memory_is_refused():
+    assert "MemoryError: cannot allocate" in refused(made(_exhausted, square_back), X)
+
+
+def test_a_backward_pass_that_exhausts_memory_is_one_finding_a_check():
+    result = check(made(square, _exhausted), X, checks=("truth", "zero", "shapes"))
+    said = {finding.check: finding for finding in result.findings}
+    assert said["truth"].verdict == said["zero"].verdict == "raised"
+    assert "out of memory; give smaller example arguments" in said["zero"].message
+    assert "shapes" in said
+
+
+def _slowly(kept, y_bar):
+    for _ in range(40):
+        time.sleep(0.05)
+    return square_back(kept, y_bar)
+
+
+def _for_ever(kept, y_bar):
+    return (lax.while_loop(lambda x: jnp.all(jnp.isfinite(x)), lambda x: x * 0 + 1, 2 * kept[0] * y_bar),)
+
+
+def _in_time(backward, seconds):
+    start = time.monotonic()
+    result = check(made(square, backward), X, checks=("value", "zero"), seconds=seconds)
+    assert time.monotonic() - start < 20
+    assert [finding.verdict for finding in result.findings] == ["raised"] * 2
+    assert all(f"given up after {seconds:g} seconds" in finding.message for finding in result.findings)
+
+
+def test_what_hangs_in_python_is_given_up():
+    _in_time(_slowly, 0.5)
+
+
+def test_what_hangs_in_a_compiled_loop_is_given_up():
+    code = (
+        "from tests.test_check_input import _for_ever, _in_time\n"
+        "_in_time(_for_ever, 1.0)\n"
+        "import os; print('in time', flush=True); os._exit(0)"
+    )
+    root = pathlib.Path(__file__).parents[1]
+    ran = subprocess.run([sys.executable, "-c", code], cwd=root, capture_output=True, text=True, timeout=120)
+    assert "in time" in ran.stdout, ran.stderr
+
+
+def test_a_function_that_hangs_itself_is_refused():
+    def function(x):
+        time.sleep(2)
+        return x * x
+
+    assert "the function itself takes longer than 0.2 seconds" in refused(made(function, square_back), X, seconds=0.2)
+
+
+def test_a_function_that_prints_is_checked(capsys):
+    def function(x):
+        print("printed")
+        return x * x
+
+    assert check(made(function, square_back), X, profile="quick", checks=("value", "truth")).ok
+    assert "printed" in capsys.readouterr().out
+
+
+@pytest.mark.xfail(reason="the derivative is blamed for the function")
+def test_a_function_that_is_not_deterministic_is_said_to_be():
+    rng = np.random.default_rng(0)
+    function = made(lambda x: x * rng.normal(), lambda kept, y_bar: (y_bar,))
+    assert "not deterministic" in str(_said(function))
+
+
+def _said(function):
+    try:
+        return check(function, X)
+    except Unusable as error:
+        return error
+
+
+@pytest.mark.xfail(reason="the check `zero` blames the derivative")
+@pytest.mark.parametrize("value", [np.nan, np.inf])
+def test_arguments_that_are_not_finite_are_no_fault_of_the_derivative(value):
+    result = check(made(square, square_back), np.array([1.0, value], np.float32), profile="quick")
+    assert not result.failures, result
+    assert any(finding.check == "values" and finding.verdict == "right" for finding in result.findings)
+
+
+@pytest.mark.xfail(reason="every check raises an error of its own")
+def test_a_truth_of_another_form_is_refused():
+    assert "truth" in refused(made(square, square_back), X, truth=lambda x: jnp.sum(x * x))
+
+
+def test_another_truth_is_another_function():
+    result = check(made(square, square_back), X, truth=lambda x: x**3, checks=("value",))
+    assert {finding.check for finding in result.failures} == {"value"}, result
