@@ -1,6 +1,8 @@
 """What every test shares: how much Hypothesis tries, and the programs that are compiled once for all processes."""
 
 import os
+import pathlib
+import sys
 
 from manual_backprop.reference import strategies
 
@@ -14,3 +16,19 @@ def pytest_configure(config):
         os.environ.setdefault("JAX_COMPILATION_CACHE_DIR", str(config.cache.mkdir("jax")))
         os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0")
         os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES", "-1")
+
+
+RESIDENT = 2.5e9  # bytes of one process, above which what it compiled is dropped: it is read again from the disk
+
+
+def pytest_runtest_teardown(item, nextitem):
+    if "jax" in sys.modules and _resident() > RESIDENT:
+        sys.modules["jax"].clear_caches()
+
+
+def _resident() -> float:
+    """The memory of this process, where the system tells."""
+    try:
+        return int(pathlib.Path("/proc/self/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")
+    except OSError:
+        return 0
