@@ -34,8 +34,11 @@ DTYPES = ("float64", "float32", "bfloat16", "float16")
 
 
 def unit(dtype: str) -> float:
-    """The unit roundoff u: the largest relative error of rounding to nearest."""
-    return float(jnp.finfo(dtype).eps) / 2
+    """The unit roundoff u: the largest relative error of rounding to nearest.
+
+    Of eight bits, where SLACK roundings are as much as the number itself, an eighth over SLACK.
+    """
+    return min(float(jnp.finfo(dtype).eps) / 2, 1 / (8 * SLACK))
 
 
 @functools.cache

@@ -9,99 +9,24 @@ import time
 from collections.abc import Callable, Iterable
 
 import jax
+import numpy as np
 
+from .blame import blamed
 from .checks import CHECKS
 from .culprits import culprits
 from .diagnosis import Explanation, Failure, diagnose
 from .finding import Finding
 from .reducing import reduce
+from .result import Result
 from .script import script, snippet
 from .session import PROFILES, CannotTell, Failed, Session
-from .subject import Subject, Unusable
+from .subject import Subject, Unusable, real_outputs
 from .trials import Trial
 
 SECONDS = 60.0  # for one check, before it is given up
 FIRST = ("value", "structure", "truth", "values", "kinks")  # what they measure, the others use
-FOLLOWING = ("adjoint_identity", "taylor", "second_order")  # wrong as well where a cotangent is
 SHRINKING = 3.0  # seconds for making a failure small
 EXPLAINED = 3  # failures of one leaf that are explained before the simplest is chosen
-
-
-@dataclasses.dataclass(frozen=True)
-class Result:
-    """What the contract found about one function.
-
-    findings   one for every check, leaf and dtype: the worst of all its points
-    outside    where the definition itself was not finite, by the words for the values
-    """
-
-    subject: str
-    findings: tuple[Finding, ...]
-    outside: tuple[str, ...] = ()
-    seconds: float = 0.0
-
-    @property
-    def ok(self) -> bool:
-        """Whether nothing is wrong, and something was found right: some checks may have abstained, not all."""
-        return all(finding.ok for finding in self.findings) and self.judged
-
-    @property
-    def judged(self) -> bool:
-        """Whether any check could say that something is right or wrong."""
-        return any(finding.verdict != "abstained" for finding in self.findings if finding.check != "residuals")
-
-    @property
-    def failures(self) -> tuple[Finding, ...]:
-        return tuple(finding for finding in self.findings if not finding.ok)
-
-    @property
-    def diagnosis(self) -> Finding | None:
-        """The failure that says most: one that is explained, of the first check that has one."""
-        return next((f for f in self.failures if f.diagnosis), next(iter(self.failures), None))
-
-    def __str__(self):
-        right = sum(f.verdict == "right" for f in self.findings)
-        abstained = sum(f.verdict == "abstained" for f in self.findings)
-        counts = f"{right} right, {len(self.failures)} wrong, {abstained} abstained"
-        if not self.judged:
-            reasons = "; ".join(dict.fromkeys(f.message or "" for f in self.findings if f.verdict == "abstained"))
-            return f"{self.subject}: nothing could be judged ({reasons[:400]})"
-        if self.ok:
-            return f"{self.subject}: the derivative is right ({counts})"
-        checks = ", ".join(dict.fromkeys(f.check for f in self.failures))
-        return "\n".join([f"{self.subject}: the derivative is WRONG ({counts}; fails {checks})", *self._told()])
-
-    def _told(self):
-        """Each leaf's failures once, the one that says most first."""
-        leaves: dict = {}
-        for finding in self.failures:
-            known = leaves.get(finding.leaf)
-            if known is None or (finding.diagnosis and not known.diagnosis):
-                leaves[finding.leaf] = finding
-        own = [f for f in leaves.values() if f.check not in FOLLOWING] or list(leaves.values())
-        first, *rest = sorted(own, key=lambda f: f is not self.diagnosis)
-        return [str(first), *(str(dataclasses.replace(f, reproduction=None)) for f in rest)]
-
-    def __rich__(self):
-        from rich.table import Table
-
-        table = Table(title=str(self).split("\n")[0], title_justify="left")
-        for column in ("check", "leaf", "dtype", "verdict", "ulps", "what"):
-            table.add_column(column)
-        for f in self.findings:
-            what = f.diagnosis or f.message or ""
-            table.add_row(f.check, f.leaf, f.dtype, f.verdict, f"{f.ulps:.3g}" if f.ulps else "", what)
-        return table
-
-    def _repr_mimebundle_(self, include=(), exclude=(), **_):
-        import io
-
-        from rich.console import Console
-
-        console = Console(record=True, width=120, file=io.StringIO())
-        console.print(self)
-        html = console.export_html(inline_styles=True, code_format="<pre>{code}</pre>")
-        return {"text/plain": str(self), "text/html": html}
 
 
 def check(
@@ -156,10 +81,11 @@ def check(
             lambda check_name: _one(session, check_name, seconds), [n for n in chosen if n not in FIRST]
         ):
             findings += found
-    left_out = {"leaf": "", "dtype": subject.dtype, "verdict": "abstained"}
-    reason = f"the {profile} profile leaves this out; checks={{!r}} asks for it"
-    findings += [Finding(str(subject), check=n, message=reason.format(n), **left_out) for n in without]
-    findings = _explained(session, _worst(findings))
+    left_out = functools.partial(Finding, str(subject), leaf="", dtype=subject.dtype, verdict="abstained")
+    findings += [
+        left_out(check=n, message=f"left out by the {profile} profile; checks={n!r} asks for it") for n in without
+    ]
+    findings = _explained(session, blamed(_worst(findings)))
     if reproduce:
         findings = _reproduced(session, findings)
     return Result(str(subject), tuple(findings), tuple(session.outside), time.monotonic() - start)
@@ -188,12 +114,15 @@ def _chosen(checks):
 
 def _callable_at_all(subject, seconds):
     try:
-        _within(seconds, lambda: subject.function(*subject.arrays()))
+        first, again = (_within(seconds, lambda: subject.function(*subject.arrays())) for _ in range(2))
     except concurrent.futures.TimeoutError:
         raise Unusable(f"{subject}: the function itself takes longer than {seconds:g} seconds") from None
     except Exception as error:
         message = f"{subject}: the function rejects its example arguments: {type(error).__name__}: {error}"
         raise Unusable(message) from error
+    pairs = zip(real_outputs(first), real_outputs(again), strict=True)
+    if not all(np.array_equal(np.asarray(a), np.asarray(b), equal_nan=True) for a, b in pairs):
+        raise Unusable(f"{subject}: the function is not deterministic: two calls with the same arguments differ")
 
 
 def _traceable(session):

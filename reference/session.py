@@ -14,6 +14,7 @@ import numpy as np
 
 from . import oracles
 from .allowance import COPIES, PAIRS, SLACK, Yardstick, copies, least, scale, unit, yardsticks
+from .differences import COORDINATES
 from .discrepancy import discrepancy, tells
 from .estimates import Abstains
 from .finding import Finding
@@ -217,7 +218,7 @@ class Session:
             return False
         self._asked = True
         local, at, yardstick = self.local(trial.primals, dtype), self.rounded(trial, dtype), self.measured(trial, dtype)
-        if self.stops_gradient(local):
+        if self.stops_gradient(local) or sum(a.size for a in at.primals if floating(a)) > COORDINATES:
             return False
         try:
             estimate = oracles.ORACLES["richardson"].__wrapped__(local.definition)(at.primals, at.cotangent)

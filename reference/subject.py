@@ -52,6 +52,8 @@ class Subject:
     """
 
     def __init__(self, function: Callable, args: Sequence, argnums=None, truth: Callable | None = None, name=None):
+        if truth is not None and not callable(truth):
+            raise Unusable(f"truth is {truth!r}; give a plain function with the same arguments, or leave it out")
         if not callable(function):
             raise Unusable(f"{function!r} is not callable; give a function of JAX arrays, then example arguments")
         self.name, self.definition = name or _name(function), None
@@ -203,6 +205,8 @@ class Local:
                 self.definition, self.unit = subject.definition, _coarsest(jax.make_jaxpr(subject)(*cast), dtype)
                 return
             function = subject.plain if subject.truth else subject
+            if subject.truth:
+                self._must_agree(jax.eval_shape(function, *cast))
             try:
                 traced = jax.make_jaxpr(function)(*cast)
                 self.definition, self.unit = _as_tuple(widened(traced)), _coarsest(traced, dtype)
@@ -217,6 +221,11 @@ class Local:
                     wide = subject.cast(primals, "float64") if dtype != "float64" else cast
                     self.definition = _stripped(jax.make_jaxpr(function)(*wide))
                 self.unit = dtype
+
+    def _must_agree(self, outputs):
+        theirs, ours = ([o.shape for o in some] for some in (outputs, self.outputs))
+        if theirs != ours:
+            raise Unusable(f"{self.subject}: truth gives outputs of shapes {theirs}, the function {ours}")
 
     def _must_trace(self, function, cast):
         jax.make_jaxpr(function)(*cast)

@@ -252,12 +252,7 @@ FAULTS = {
 }
 
 
-def _unheard(name):
-    """`jax` is not imported in reference/checks/further.py, and what that raises is taken for a shape refused."""
-    return pytest.param(name, marks=[pytest.mark.xfail] if name == "shapes" else [])
-
-
-@pytest.mark.parametrize("name", list(map(_unheard, FAULTS)))
+@pytest.mark.parametrize("name", FAULTS)
 def test_a_fault_fails_the_check_that_is_for_it(name):
     function, args, also = FAULTS[name]
     result = check(function, *args, checks=(*PLAIN, name, *also))

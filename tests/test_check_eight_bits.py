@@ -19,7 +19,7 @@ def _product(x, w):
 EIGHT = {"elementwise": (_narrow, [(4, 8)]), "matmul": (_product, [(4, 8), (8, 3)])}
 FACTORS = [
     1,
-    *(pytest.param(k, marks=pytest.mark.xfail(reason="16 roundings of 8 bits allow everything")) for k in (0, 2, -1)),
+    *(0, 2, -1),
 ]
 
 

@@ -118,7 +118,6 @@ def test_a_function_that_prints_is_checked(capsys):
     assert "printed" in capsys.readouterr().out
 
 
-@pytest.mark.xfail(reason="the derivative is blamed for the function")
 def test_a_function_that_is_not_deterministic_is_said_to_be():
     rng = np.random.default_rng(0)
     function = made(lambda x: x * rng.normal(), lambda kept, y_bar: (y_bar,))
@@ -132,15 +131,13 @@ def _said(function):
         return error
 
 
-@pytest.mark.xfail(reason="the check `zero` blames the derivative")
 @pytest.mark.parametrize("value", [np.nan, np.inf])
 def test_arguments_that_are_not_finite_are_no_fault_of_the_derivative(value):
     result = check(made(square, square_back), np.array([1.0, value], np.float32), profile="quick")
     assert not result.failures, result
-    assert any(finding.check == "values" and finding.verdict == "right" for finding in result.findings)
+    assert result.outside  # it is counted as a place where nothing can be said
 
 
-@pytest.mark.xfail(reason="every check raises an error of its own")
 def test_a_truth_of_another_form_is_refused():
     assert "truth" in refused(made(square, square_back), X, truth=lambda x: jnp.sum(x * x))
 

@@ -80,7 +80,7 @@ BREAK = {
     "adjoint_identity": lambda m: m.setattr(others, "adjoint", broken_identity("adjoint")),
     "taylor": lambda m: m.setattr(others.np, "polyfit", lambda *_: np.array([1.0, 0.0])),
 }
-BLAMED = ("jacobian", "differences", "complex_step", "adjoint_identity", "taylor")
+BLAMED = ()  # of a right derivative, none misleads alone
 MISLED = ("jax.vjp", "jacobian", "differences", "complex_step")
 
 

@@ -8,13 +8,20 @@ import numpy as np
 from ..allowance import SLACK, least
 from ..discrepancy import discrepancy
 from ..finding import Finding
-from ..session import Session, malformed
+from ..session import CannotTell, Session, malformed
+from ..widening import kind
 from .naming import dtypes, named
+
+
+def _must_be_finite(trial):
+    if not all(np.isfinite(a).all() for a in trial.primals if kind(a.dtype) == "float"):
+        raise CannotTell("the example arguments are not finite")
 
 
 def _linear(session, check, combine, message):
     """Cotangents that a linear function would give, from those that it gave: the judge is the rounding at the truth."""
     trial = session.example[0]
+    _must_be_finite(trial)
     dtype = dtypes(session)[-1]
     local, outputs = session.local(trial.primals, dtype), session.answer(trial, dtype)
     allowances = session.measured(trial, dtype).allowance[1]
@@ -71,6 +78,7 @@ def zero(session: Session) -> Iterator[Finding]:
     """A cotangent of zero gives exactly zero."""
     trial = session.example[0]
     dtype = session.subject.dtype
+    _must_be_finite(trial)
     bars = session.local(trial.primals, dtype).hand(trial.primals, tuple(0 * c for c in trial.cotangent))[1]
     for leaf, bar, chosen in zip(session.subject.names, bars, session.subject.differentiated, strict=True):
         make = functools.partial(Finding, str(session.subject), "zero", leaf, dtype, example=trial.words)

@@ -1,0 +1,84 @@
+"""What the contract found about one function: for people, for programs, for a notebook."""
+
+import dataclasses
+
+from .finding import Finding
+
+FOLLOWING = ("adjoint_identity", "taylor", "second_order")  # wrong as well where a cotangent is
+
+
+@dataclasses.dataclass(frozen=True)
+class Result:
+    """What the contract found about one function.
+
+    findings   one for every check, leaf and dtype: the worst of all its points
+    outside    where the definition itself was not finite, by the words for the values
+    """
+
+    subject: str
+    findings: tuple[Finding, ...]
+    outside: tuple[str, ...] = ()
+    seconds: float = 0.0
+
+    @property
+    def ok(self) -> bool:
+        """Whether nothing is wrong, and something was found right: some checks may have abstained, not all."""
+        return all(finding.ok for finding in self.findings) and self.judged
+
+    @property
+    def judged(self) -> bool:
+        """Whether any check could say that something is right or wrong."""
+        return any(finding.verdict != "abstained" for finding in self.findings if finding.check != "residuals")
+
+    @property
+    def failures(self) -> tuple[Finding, ...]:
+        return tuple(finding for finding in self.findings if not finding.ok)
+
+    @property
+    def diagnosis(self) -> Finding | None:
+        """The failure that says most: one that is explained, of the first check that has one."""
+        return next((f for f in self.failures if f.diagnosis), next(iter(self.failures), None))
+
+    def __str__(self):
+        right = sum(f.verdict == "right" for f in self.findings)
+        abstained = sum(f.verdict == "abstained" for f in self.findings)
+        counts = f"{right} right, {len(self.failures)} wrong, {abstained} abstained"
+        if not self.judged:
+            reasons = "; ".join(dict.fromkeys(f.message or "" for f in self.findings if f.verdict == "abstained"))
+            return f"{self.subject}: nothing could be judged ({reasons[:400]})"
+        if self.ok:
+            return f"{self.subject}: the derivative is right ({counts})"
+        checks = ", ".join(dict.fromkeys(f.check for f in self.failures))
+        return "\n".join([f"{self.subject}: the derivative is WRONG ({counts}; fails {checks})", *self._told()])
+
+    def _told(self):
+        """Each leaf's failures once, the one that says most first."""
+        leaves: dict = {}
+        for finding in self.failures:
+            known = leaves.get(finding.leaf)
+            if known is None or (finding.diagnosis and not known.diagnosis):
+                leaves[finding.leaf] = finding
+        own = [f for f in leaves.values() if f.check not in FOLLOWING] or list(leaves.values())
+        first, *rest = sorted(own, key=lambda f: f is not self.diagnosis)
+        return [str(first), *(str(dataclasses.replace(f, reproduction=None)) for f in rest)]
+
+    def __rich__(self):
+        from rich.table import Table
+
+        table = Table(title=str(self).split("\n")[0], title_justify="left")
+        for column in ("check", "leaf", "dtype", "verdict", "ulps", "what"):
+            table.add_column(column)
+        for f in self.findings:
+            what = f.diagnosis or f.message or ""
+            table.add_row(f.check, f.leaf, f.dtype, f.verdict, f"{f.ulps:.3g}" if f.ulps else "", what)
+        return table
+
+    def _repr_mimebundle_(self, include=(), exclude=(), **_):
+        import io
+
+        from rich.console import Console
+
+        console = Console(record=True, width=120, file=io.StringIO())
+        console.print(self)
+        html = console.export_html(inline_styles=True, code_format="<pre>{code}</pre>")
+        return {"text/plain": str(self), "text/html": html}
