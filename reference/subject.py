@@ -255,7 +255,7 @@ class Local:
             return self.subject(*(next(rest) if c else p for c, p in zip(chosen, primals, strict=True)))
 
         out, vjp = jax.vjp(of_chosen, *(p for c, p in zip(chosen, primals, strict=True) if c))
-        bars = iter(vjp(tuple(c.astype(o.dtype) for c, o in zip(cotangent, out, strict=True))))
+        bars = iter(vjp(tuple(jnp.asarray(c).astype(o.dtype) for c, o in zip(cotangent, out, strict=True))))
         return out, tuple(next(bars) if c else None for c in chosen)
 
     def forward_pass(self, primals):
@@ -270,7 +270,7 @@ class Local:
         out, vjp = jax.vjp(of_chosen, *(p for c, p in zip(chosen, arrays, strict=True) if c))
 
         def pull(cotangent):
-            bars = iter(vjp(cotangent))
+            bars = iter(vjp(tuple(map(jnp.asarray, cotangent))))
             return tuple(next(bars) if c else None for c in chosen)
 
         pull.out, pull.kept = out, jax.tree.leaves(vjp)
