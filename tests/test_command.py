@@ -229,7 +229,9 @@ def test_an_interrupted_rerun_keeps_the_older_record_and_page(few, tmp_path, mon
 
 
 def test_ctrl_c_leaves_a_record_and_a_page(tmp_path):
-    start = "from manual_backprop.command.main import main; main()"
+    # A process that was started in the background ignores the signal; at a terminal it does not.
+    start = "import signal; signal.signal(signal.SIGINT, signal.default_int_handler)\n"
+    start += "from manual_backprop.command.main import main; main()"
     arguments = ["run", "--output", str(tmp_path), "--quiet", "--dtype", "float32"]
     child = subprocess.Popen([sys.executable, "-c", start, *arguments], start_new_session=True)
     partial = lambda: [p for p in tmp_path.iterdir() if p.stat().st_size > 2000]  # noqa: E731
