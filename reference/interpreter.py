@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 
+import jax.numpy as jnp
 import numpy as np
 from jax import lax
 
@@ -102,11 +103,22 @@ def _scan(params, inputs, inside):
 def _while(params, inputs, inside):
     split = params["cond_nconsts"]
     ask, fixed = inputs[:split], inputs[split : split + params["body_nconsts"]]
-    return lax.while_loop(
-        lambda carry: inside(params["cond_jaxpr"], [*ask, *carry])[0],
-        lambda carry: inside(params["body_jaxpr"], [*fixed, *carry]),
-        inputs[split + params["body_nconsts"] :],
-    )
+    together = params["cond_jaxpr"].out_avals[0].shape == ()
+
+    def goes_on(carry):
+        return inside(params["cond_jaxpr"], [*ask, *carry])[0]
+
+    def body(carry):
+        new = inside(params["body_jaxpr"], [*fixed, *carry])
+        return new if together else [_where(goes_on(carry), a, b) for a, b in zip(new, carry, strict=True)]
+
+    start = inputs[split + params["body_nconsts"] :]
+    return lax.while_loop(goes_on if together else lambda carry: jnp.any(goes_on(carry)), body, start)
+
+
+def _where(still, new, old):
+    """Under vmap each lane goes on for as long as it has to, and keeps what it has from then on."""
+    return jnp.where(jnp.reshape(still, (*jnp.shape(still), *[1] * (jnp.ndim(new) - jnp.ndim(still)))), new, old)
 
 
 def _cond(params, inputs, inside):

@@ -109,7 +109,7 @@ PROPERTIES = (
     (
         "sorted",
         lambda a: a.ndim and a.shape[-1] > 2 and bool(np.all(np.diff(a) > 0)),
-        lambda a, x: np.sort(x, axis=-1) + np.arange(x.shape[-1]) * LOWEST * (a.min() >= 0),
+        lambda a, x: np.sort(np.abs(x) + LOWEST if a.min() > 0 else x, axis=-1),
     ),
     (
         "rows of length one",

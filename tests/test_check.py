@@ -272,3 +272,20 @@ def test_a_cotangent_of_another_form_is_refused_in_the_words_of_jax():
     result = check(made(square, lambda kept, y_bar: (jnp.sum(y_bar),)), X, checks="structure")
     assert not result.ok
     assert "shape" in str(result)
+
+
+def test_a_loop_under_vmap_is_run_lane_by_lane():
+    def halved(x):
+        return jax.vmap(lambda y: jax.lax.while_loop(lambda c: c > 1, lambda c: c / 2, y))(x) * 0 + jnp.sin(x)
+
+    function = jax.custom_vjp(halved)
+    function.defvjp(lambda x: (halved(x), x), lambda x, y_bar: (y_bar * jnp.cos(x),))
+    result = check(function, X, profile="quick")
+    assert result.ok, result
+
+
+def test_what_is_sorted_and_positive_stays_both():
+    function = jax.custom_vjp(lambda x: jnp.sqrt(jnp.abs(x)))  # its derivative is for positive numbers alone
+    function.defvjp(lambda x: (jnp.sqrt(jnp.abs(x)), x), lambda x, y_bar: (y_bar / (2 * jnp.sqrt(x)),))
+    result = check(function, np.array([1, 2, 3], np.float32), profile="quick")
+    assert result.ok, result
