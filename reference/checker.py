@@ -228,9 +228,7 @@ PRECISE = ("not_finite", "cancellation", "structure")  # kinds that say more tha
 
 def _explain(session, failures: list[Failed]):
     """The first explanation that the simplest failures of one leaf have, and where alone it fails, if it does."""
-    failures = sorted(
-        failures, key=lambda f: (f.finding.check != "truth", "one element" in f.trial.words, f.dtype != "float64")
-    )
+    failures = sorted(failures, key=lambda f: (f.finding.check != "truth", f.trial.sparse, f.dtype != "float64"))
     found = next(filter(None, (_diagnosis(session, failed) for failed in failures[:EXPLAINED])), None)
     where = {failed.finding.check for failed in failures}
     for checks, kind, text in ALONE:

@@ -19,6 +19,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from manual_backprop.rule import Rule
+from manual_backprop.signature import kind_of
 
 from .interpreter import open_jaxpr, walk
 from .precision import compiled
@@ -176,6 +177,25 @@ class Subject:
         """The float outputs of the function at real leaves, complex ones split in two."""
         return real_outputs(self.function(*self.assemble(primals)))
 
+    def vjp(self, function: Callable, primals):
+        """jax.vjp with respect to the leaves that are differentiated: (output, cotangent -> one cotangent per leaf).
+
+        The others have None.  `kept` of the pullback are the arrays that it holds.
+        """
+
+        def of_chosen(*floats):
+            rest = iter(floats)
+            return function(*(next(rest) if c else p for c, p in zip(self.differentiated, primals, strict=True)))
+
+        out, vjp = jax.vjp(of_chosen, *(p for c, p in zip(self.differentiated, primals, strict=True) if c))
+
+        def pull_back(cotangent):
+            bars = iter(vjp(cotangent))
+            return tuple(next(bars) if c else None for c in self.differentiated)
+
+        pull_back.kept = jax.tree.leaves(vjp)
+        return out, pull_back
+
     def plain(self, *primals):
         """The same of the plain implementation that was given."""
         return real_outputs(self.truth(*self.assemble(primals)))
@@ -209,14 +229,14 @@ class Local:
                 self._must_agree(jax.eval_shape(function, *cast))
             try:
                 traced = jax.make_jaxpr(function)(*cast)
-                self.definition, self.unit = _as_tuple(widened(traced)), _coarsest(traced, dtype)
+                self.definition, self.unit = widened(traced), _coarsest(traced, dtype)
                 if "reduce_max" in str(traced):
-                    self.steady = Steady(_as_tuple(steadied(traced)))
+                    self.steady = Steady(steadied(traced))
                 with jax.enable_x64(True):
                     jax.eval_shape(self.definition, *primals)
             except (CannotWiden, TypeError, ValueError) as error:
                 if not isinstance(error, CannotWiden):
-                    self._must_trace(function, cast)
+                    jax.make_jaxpr(function)(*cast)  # a function that cannot be traced at all says so itself
                 with jax.enable_x64(True):  # what cannot be widened runs in float64 from the start
                     wide = subject.cast(primals, "float64") if dtype != "float64" else cast
                     self.definition = _stripped(jax.make_jaxpr(function)(*wide))
@@ -227,16 +247,23 @@ class Local:
         if theirs != ours:
             raise Unusable(f"{self.subject}: truth gives outputs of shapes {theirs}, the function {ours}")
 
-    def _must_trace(self, function, cast):
-        jax.make_jaxpr(function)(*cast)
+    @functools.cached_property
+    def equations(self):
+        """The definition as it is traced in float64."""
+        with jax.enable_x64(True):
+            return jax.make_jaxpr(self.definition)(*self.wide)
+
+    @functools.cached_property
+    def stops_gradient(self) -> bool:
+        """Whether the definition holds something constant on purpose."""
+        return "stop_gradient" in str(self.equations)
 
     @functools.cached_property
     def pullback_program(self):
         """The derivative of the definition for stacks of points; definitions with the same equations share one."""
         avals = [jax.ShapeDtypeStruct(o.shape, np.float64) for o in self.outputs]
-        with jax.enable_x64(True):
-            traced = jax.make_jaxpr(self.definition)(*self.wide)
-        key = str(traced), tuple(np.asarray(c).tobytes() for c in open_jaxpr(traced)[1] if not _is_key(c)), str(avals)
+        captured = tuple(np.asarray(c).tobytes() for c in open_jaxpr(self.equations)[1] if kind_of(c) != "key")
+        key = str(self.equations), captured, str(avals)
         return self.subject.programs.setdefault(key, program(self.definition))
 
     def precision(self):
@@ -248,32 +275,17 @@ class Local:
 
     def pullback(self, primals, cotangent):
         """jax.vjp of the function itself: the derivative written by hand, whoever wrote it."""
-        chosen = self.subject.differentiated
-
-        def of_chosen(*floats):
-            rest = iter(floats)
-            return self.subject(*(next(rest) if c else p for c, p in zip(chosen, primals, strict=True)))
-
-        out, vjp = jax.vjp(of_chosen, *(p for c, p in zip(chosen, primals, strict=True) if c))
-        bars = iter(vjp(tuple(jnp.asarray(c).astype(o.dtype) for c, o in zip(cotangent, out, strict=True))))
-        return out, tuple(next(bars) if c else None for c in chosen)
+        out, pull_back = self.subject.vjp(self.subject, primals)
+        return out, pull_back(tuple(jnp.asarray(c).astype(o.dtype) for c, o in zip(cotangent, out, strict=True)))
 
     def forward_pass(self, primals):
         """What runs between a forward and a backward pass, of arguments in the dtype: cotangent -> cotangents."""
-        chosen, cast = self.subject.differentiated, self.subject.cast(primals, self.dtype)
-        arrays = list(map(jnp.asarray, cast))
-
-        def of_chosen(*floats):
-            rest = iter(floats)
-            return self.subject(*(next(rest) if c else p for c, p in zip(chosen, arrays, strict=True)))
-
-        out, vjp = jax.vjp(of_chosen, *(p for c, p in zip(chosen, arrays, strict=True) if c))
+        out, pull_back = self.subject.vjp(self.subject, tuple(map(jnp.asarray, self.subject.cast(primals, self.dtype))))
 
         def pull(cotangent):
-            bars = iter(vjp(tuple(map(jnp.asarray, cotangent))))
-            return tuple(next(bars) if c else None for c in chosen)
+            return pull_back(tuple(map(jnp.asarray, cotangent)))
 
-        pull.out, pull.kept = out, jax.tree.leaves(vjp)
+        pull.out, pull.kept = out, pull_back.kept
         return pull
 
     def autodiff(self, primals, cotangent):
@@ -285,7 +297,7 @@ class Local:
             chosen = self.subject.differentiated
 
             def run(cast, cotangent):
-                out, bars = pull(lambda *p: tuple(walk(traced, p)), cast, cotangent)
+                out, bars = pull(_stripped(traced), cast, cotangent)
                 return out, tuple(bar if c else None for bar, c in zip(bars, chosen, strict=True))
 
             return jax.jit(run)(cast, self.cast_outputs(cotangent))
@@ -331,10 +343,6 @@ def _stripped(traced):
     return lambda *primals: tuple(walk(traced, primals))
 
 
-def _as_tuple(function):
-    return lambda *primals: tuple(function(*primals))
-
-
 def real_outputs(out) -> tuple:
     """The float leaves of an output, complex ones as their real and imaginary parts."""
     real = []
@@ -345,10 +353,6 @@ def real_outputs(out) -> tuple:
         elif kind(jnp.result_type(leaf)) == "float":
             real.append(jnp.asarray(leaf))
     return tuple(real)
-
-
-def _is_key(value) -> bool:
-    return jnp.issubdtype(getattr(value, "dtype", np.float64), jax.dtypes.prng_key)
 
 
 def _is_array(value) -> bool:

@@ -74,7 +74,7 @@ def widened(closed, apply=None):
 
     def run(*arguments):
         start = [widen(a) if kind(t.dtype) in WIDE else _whole(a, t) for a, t in zip(arguments, avals, strict=True)]
-        return walk(closed, start, apply, widen)
+        return tuple(walk(closed, start, apply, widen))
 
     return run
 

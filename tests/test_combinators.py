@@ -192,7 +192,10 @@ def test_calling_a_network_under_vmap_differentiates_by_hand():
 def test_calling_a_network_inside_a_scan_differentiates_by_hand():
     x, *params = a_square()
     xs = np.stack([x, 2 * x, -x])
-    total = lambda params: lax.scan(lambda sum, x: (sum + SQUARE(x, *params), None), 0.0, xs)[0]  # noqa: E731
+
+    def total(params):
+        return lax.scan(lambda sum, x: (sum + SQUARE(x, *params), None), 0.0, xs)[0]
+
     each = [hand_gradient(SQUARE, x, *params)[1][1:] for x in xs]
     same(tuple(jax.grad(total)(tuple(params))), jax.tree.map(lambda *a: functools.reduce(jnp.add, a), *each))
 

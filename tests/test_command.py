@@ -234,9 +234,12 @@ def test_ctrl_c_leaves_a_record_and_a_page(tmp_path):
     start += "from manual_backprop.command.main import main; main()"
     arguments = ["run", "--output", str(tmp_path), "--quiet", "--dtype", "float32"]
     child = subprocess.Popen([sys.executable, "-c", start, *arguments], start_new_session=True)
-    partial = lambda: [p for p in tmp_path.iterdir() if p.stat().st_size > 2000]  # noqa: E731
+
+    def begun():
+        return any(p.stat().st_size > 2000 for p in tmp_path.iterdir())
+
     deadline = time.monotonic() + 60
-    while not partial() and time.monotonic() < deadline:
+    while not begun() and time.monotonic() < deadline:
         time.sleep(0.1)
     os.kill(child.pid, signal.SIGINT)
     assert child.wait(timeout=60) == 130

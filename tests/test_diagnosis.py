@@ -175,8 +175,8 @@ def test_a_clock_is_found():
     rng = np.random.default_rng(0)
     wrongs = failures(gelu, "", spoil=lambda bar: bar * np.float32(1 + rng.random() / 8) + np.float32(rng.random()))
     assert diagnose(wrongs[0]).kind in ("impure", "missing_term")
-    spoil = lambda bar: bar * rng.uniform(0.5, 2, bar.shape).astype(np.float32)  # noqa: E731
-    assert diagnose(failures(gelu, "", spoil=spoil)[0]).kind == "impure"
+    wrongs = failures(gelu, "", spoil=lambda bar: bar * rng.uniform(0.5, 2, bar.shape).astype(np.float32))
+    assert diagnose(wrongs[0]).kind == "impure"
 
 
 @pytest.mark.parametrize(("spoil", "kind", "words"), [

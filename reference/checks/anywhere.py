@@ -27,8 +27,7 @@ def eager(session: Session) -> Iterator[Finding]:
 @named
 def repeatable(session: Session) -> Iterator[Finding]:
     """Two calls give the same to the last bit, whatever ran between them, interleaved with another forward pass."""
-    trial, other = session.example[0], session.example[1 % len(session.example)]
-    dtype = session.subject.dtype
+    trial, dtype = session.example[0], session.subject.dtype
     primals = other_values(trial.primals, session.subject.differentiated, "fresh", seed=session.seed + 1)
     other = session.trial(primals, "fresh", 8)
     local = session.local(trial.primals, dtype)
@@ -47,21 +46,22 @@ def repeatable(session: Session) -> Iterator[Finding]:
             when = "after another forward pass" if not same[0] else "when it is called again"
             message = f"other cotangents {when}: the derivative depends on what ran before"
             yield make("right") if all(same) else make("wrong", ratio=np.inf, message=message, fault="impure")
-    for finding in session.judge("repeatable", other, dtype, theirs, outputs=False, remember=False):
-        if finding.verdict == "wrong" and not _wrong_plainly(session):
-            message = "wrong after a forward pass elsewhere: the derivative depends on what ran before"
-            yield dataclasses.replace(finding, message=message, fault="impure")
+    elsewhere = session.judge("repeatable", other, dtype, theirs, outputs=False, remember=False)
+    wrong = [finding for finding in elsewhere if finding.verdict == "wrong"]
+    if wrong and not _wrong_plainly(session):
+        message = "wrong after a forward pass elsewhere: the derivative depends on what ran before"
+        yield from (dataclasses.replace(finding, message=message, fault="impure") for finding in wrong)
 
 
 def _transformed(session, check, trial, dtype, answer, message):
-    for finding in session.judge(check, trial, dtype, answer, outputs=False):
+    """What was computed under a transformation, judged; what is wrong there alone is put down to it."""
+    findings = list(session.judge(check, trial, dtype, answer, outputs=False))
+    plainly = _wrong_plainly(session) if any(finding.verdict == "wrong" for finding in findings) else ()
+    for finding in findings:
         if finding.verdict == "wrong":
-            plainly = _wrong_plainly(session)
-            finding = dataclasses.replace(
-                finding,
-                message=None if finding.leaf in plainly else message,
-                fault=None if finding.leaf in plainly else "transform",
-            )
+            alone = finding.leaf not in plainly
+            found = {"message": message, "fault": "transform"} if alone else {"message": None, "fault": None}
+            finding = dataclasses.replace(finding, **found)
         yield finding
 
 
@@ -128,21 +128,12 @@ def nested(session: Session) -> Iterator[Finding]:
     """Inside scan, cond and checkpoint the derivative is the same."""
     trial, dtype = session.example[0], session.subject.dtype
     local = session.local(trial.primals, dtype)
-    chosen = session.subject.differentiated
     cast = session.subject.cast(trial.primals, dtype)
     cotangent = local.cast_outputs(trial.cotangent)
 
-    def inside(wrap):
-        def pulled(cast, cotangent):
-            def of_chosen(*floats):
-                rest = iter(floats)
-                return wrap(tuple(next(rest) if c else p for c, p in zip(chosen, cast, strict=True)))
-
-            out, pull = jax.vjp(of_chosen, *(p for c, p in zip(chosen, cast, strict=True) if c))
-            bars = iter(pull(cotangent))
-            return out, tuple(next(bars) if c else None for c in chosen)
-
-        return pulled
+    def inside(wrap, cast, cotangent):
+        out, pull_back = session.subject.vjp(lambda *primals: wrap(primals), cast)
+        return out, pull_back(cotangent)
 
     ways = {
         "cond": lambda p: jax.lax.cond(
@@ -156,7 +147,7 @@ def nested(session: Session) -> Iterator[Finding]:
         "checkpoint": lambda p: jax.checkpoint(lambda *q: session.subject(*q))(*p),
     }
     with local.precision(), jax.default_matmul_precision("highest"):
-        results = jax.jit(lambda p, c: {name: inside(way)(p, c) for name, way in ways.items()})(cast, cotangent)
+        results = jax.jit(lambda p, c: {name: inside(way, p, c) for name, way in ways.items()})(cast, cotangent)
     for name, answer in results.items():
         yield from _transformed(session, "nested", trial, dtype, answer, f"wrong inside {name} alone")
 

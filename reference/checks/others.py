@@ -30,7 +30,7 @@ def _against(session, check, name):
         raise CannotTell(reason.reason) from None
     except (TypeError, ValueError, NotImplementedError) as error:
         raise CannotTell(f"the oracle does not run here: {first_line(error)}") from None
-    if check in SLOPES and session.stops_gradient(local):
+    if check in SLOPES and local.stops_gradient:
         _must_be_the_slope(estimate, session.measured(trial, dtype))
     for i, leaf in enumerate(session.subject.names):
         if not session.subject.differentiated[i] or allowances[i] is None:
@@ -80,6 +80,9 @@ def complex_step(session: Session) -> Iterator[Finding]:
 def adjoint_identity(session: Session) -> Iterator[Finding]:
     """⟨J v, ȳ⟩ = ⟨v, x̄⟩ for random v, with J v by forward mode, and by differences where that does not apply."""
     trial = session.example[0]
+    floats = [i for i, a in enumerate(trial.primals) if kind(a.dtype) == "float"]
+    if not all(session.subject.differentiated[i] for i in floats):
+        raise CannotTell("an argument that is not differentiated moves the output too")
     dtype = dtypes(session)[-1]
     local, bars = session.local(trial.primals, dtype), session.answer(trial, dtype)[1]
     allowances = session.measured(trial, dtype).allowance[1]
@@ -93,9 +96,6 @@ def adjoint_identity(session: Session) -> Iterator[Finding]:
             reason = abstention.reason
     else:
         raise CannotTell(reason)
-    floats = [i for i, a in enumerate(trial.primals) if kind(a.dtype) == "float"]
-    if not all(session.subject.differentiated[i] for i in floats):
-        raise CannotTell("an argument that is not differentiated moves the output too")
     room = np.concatenate([np.ravel(allowances[i]) for i in floats])
     allowed = SLACK * identity.error + np.abs(identity.directions) @ np.where(np.isfinite(room), room, np.inf)
     off = np.abs(identity.discrepancy)
@@ -117,6 +117,8 @@ def taylor(session: Session) -> Iterator[Finding]:
     trial = session.example[0]
     dtype = dtypes(session)[-1]
     local, bars = session.local(trial.primals, dtype), session.answer(trial, dtype)[1]
+    if local.stops_gradient:
+        raise CannotTell("the definition stops a gradient: its derivative need not be its slope")
     at = session.rounded(trial, dtype)
     rng = np.random.default_rng(session.seed)
     chosen = session.subject.differentiated
@@ -140,8 +142,6 @@ def taylor(session: Session) -> Iterator[Finding]:
     floor = 64 * np.finfo(np.float64).eps * max(np.max(np.abs(along)), 1e-300) + steps * unit(local.unit) * SLACK * sum(
         float(np.sum(np.abs(np.asarray(bars[i], np.float64) * v[i]))) for i in floats
     )
-    if session.stops_gradient(local):
-        raise CannotTell("the definition stops a gradient: its derivative need not be its slope")
     use = np.isfinite(left) & (left > 8 * floor)
     if use.sum() < 4:
         raise CannotTell("the function is straight, or its remainder drowns in rounding")
