@@ -12,6 +12,7 @@ import numpy as np
 
 from .blame import blamed
 from .checks import CHECKS
+from .checks.naming import first_line
 from .explaining import explained, reproduced, severity
 from .finding import Finding
 from .result import Result
@@ -65,7 +66,8 @@ def check(
     _callable_at_all(subject, seconds)
     session = Session(subject, PROFILES[profile], seed)
     _traceable(session)
-    findings: list[Finding] = []
+    findings: list[Finding] = _raises(session, chosen)
+    chosen = () if findings else chosen
     first = [name for name in chosen if name in FIRST]
     for check_name in first:
         findings += _one(session, check_name, seconds)
@@ -124,9 +126,32 @@ def _traceable(session):
     except Unusable:
         raise
     except Exception as error:
-        first = (str(error).strip().split("\n") or [""])[0]
-        message = f"{session.subject}: jax.jit cannot trace the function: {type(error).__name__}: {first}"
+        message = f"{session.subject}: jax.jit cannot trace the function: {type(error).__name__}: {first_line(error)}"
         raise Unusable(f"{message} Static arguments of a custom_vjp belong in nondiff_argnums.") from error
+
+
+NO_DERIVATIVE = ("JVP", "ifferentiation", "differentiable", "differentiate", "Linearization", "ranspos")
+
+
+def _raises(session, chosen) -> list[Finding]:
+    """What a derivative raises when it is traced, once for all checks; what has no derivative at all is refused."""
+    try:
+        session.local(session.subject.example, session.subject.dtype).trace_hand()
+        return []
+    except Exception as error:
+        said = f"{type(error).__name__}: {first_line(error)}"
+        if isinstance(error, NotImplementedError) or any(word in str(error) for word in NO_DERIVATIVE):
+            message = f"{session.subject}: JAX cannot differentiate the function, and nobody did by hand: {said}"
+            advice = "argnums= leaves an argument out; a jax.custom_vjp gives it a derivative."
+            raise Unusable(f"{message}. {advice}") from error
+        form = "structure" if "bwd" in str(error) or "custom_vjp" in str(error) else "raised"
+        make = functools.partial(Finding, str(session.subject), leaf="", dtype=session.subject.dtype)
+        others = [
+            make(check=name, verdict="abstained", message="the derivative raises under jit: see structure")
+            for name in chosen
+            if name != "structure"
+        ]
+        return [make(check="structure", verdict="raised", message=f"under jit: {said}", fault=form), *others]
 
 
 def _one(session, name, seconds) -> list[Finding]:
@@ -142,9 +167,8 @@ def _one(session, name, seconds) -> list[Finding]:
     except MemoryError:
         return [Finding(**make, verdict="raised", message="out of memory; give smaller example arguments")]
     except Exception as error:
-        first = (str(error).strip().split("\n") or [""])[0]
         fault = "impure" if isinstance(error, jax.errors.UnexpectedTracerError) else "raised"
-        return [Finding(**make, verdict="raised", message=f"{type(error).__name__}: {first}", fault=fault)]
+        return [Finding(**make, verdict="raised", message=f"{type(error).__name__}: {first_line(error)}", fault=fault)]
 
 
 def _within(seconds, work):

@@ -13,8 +13,9 @@ import jax
 from .diagnosis.source import LIBRARIES, Line, line
 from .interpreter import called, inner_jaxprs, open_jaxpr, walk
 from .pullback import pull
-from .replay import Case, shows
+from .replay import Case
 from .session import Failed, Session
+from .ways import EAGER, JIT
 
 BY_HAND = ("custom_vjp_call", "custom_jvp_call")
 MANY = 16  # derivatives by hand in one function, beyond which one compilation for each is too much
@@ -41,9 +42,9 @@ def culprits(session: Session, failed: Failed) -> tuple[Culprit, ...]:
 
     Empty where the function is itself the one with a derivative by hand, or the failure does not show in a plain call.
     """
-    if shows(session, failed) is None:
-        return ()
     case = Case(session, failed)
+    if not any(map(case.fails, (JIT, EAGER))):
+        return ()
     with case.local.precision():
         traced = jax.make_jaxpr(session.subject)(*case.primals)
     written = _by_hand(traced)

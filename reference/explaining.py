@@ -3,14 +3,23 @@
 import dataclasses
 import functools
 
+import jax
+import jax.numpy as jnp
+import numpy as np
+
 from .culprits import culprits
 from .diagnosis import Explanation, Failure, diagnose
+from .diagnosis.failure import most, over
+from .diagnosis.source import line
 from .finding import Finding
+from .interpreter import inner_jaxprs, open_jaxpr
 from .reducing import reduce
+from .replay import Case, shows
 from .result import Result
-from .script import script, snippet
+from .script import script
 from .session import Failed
 from .trials import Trial
+from .widening import kind
 
 SHRINKING = 3.0  # seconds for making a failure small
 EXPLAINED = 3  # failures of one leaf that are explained before the simplest is chosen
@@ -45,12 +54,14 @@ def _said(session, leaf, failures, findings):
     wrong = {name for name, finding in of_leaf.items() if finding.verdict == "wrong"}
     if "repeatable" in wrong and of_leaf["repeatable"].fault == "impure":
         return Explanation("impure", of_leaf["repeatable"].message)
-    if "truth" in wrong and of_leaf.get("eager") and of_leaf["eager"].verdict == "right":
+    eager = of_leaf.get("eager")  # which tries the first of the example's cotangents
+    first = any(f.trial is session.example[0] and f.dtype == session.subject.dtype for f in failures)
+    if "truth" in wrong and first and eager and eager.verdict == "right":
         return Explanation("transform", "wrong under jit, right without it")
     found = _explain(session, failures)
-    nonlinear = wrong & {"homogeneous", "additive", "zero"}
-    if nonlinear and (found is None or found.kind not in ("ignores_cotangent", "not_finite")):
-        return Explanation("nonlinear", of_leaf[min(nonlinear)].message)
+    bent = wrong & {"homogeneous", "additive", "zero"}
+    if bent and (found is None or found.kind not in ("nonlinear", *BENDS)):
+        return Explanation("nonlinear", of_leaf[min(bent)].message)
     return found
 
 
@@ -63,12 +74,19 @@ ALONE = (
     ({"precision"}, "dtype", "wrong in {dtypes} alone"),
 )
 PRECISE = ("not_finite", "cancellation", "structure")  # kinds that say more than where
+BENDS = ("ignores_cotangent", "not_finite", "cancellation", "dtype")  # what is not linear in the cotangent, and why
 
 
 def _explain(session, failures: list[Failed]):
     """The first explanation that the simplest failures of one leaf have, and where alone it fails, if it does."""
-    failures = sorted(failures, key=lambda f: (f.finding.check != "truth", f.trial.sparse, f.dtype != "float64"))
-    found = next(filter(None, (_diagnosis(session, failed) for failed in failures[:EXPLAINED])), None)
+    # One element of a cotangent shows where it goes, and little else.
+    dense = [failed for failed in failures if not failed.trial.sparse] or failures
+    simplest = sorted(dense, key=lambda f: (f.finding.check != "truth", f.dtype != "float64"))[:EXPLAINED]
+    found = _rounded(session, simplest[0])
+    for failed in simplest:
+        if found is None or found.vague:
+            other = _diagnosis(session, failed)
+            found = other if found is None or (other and not other.vague) else found
     where = {failed.finding.check for failed in failures}
     for checks, kind, text in ALONE:
         if where <= checks:
@@ -83,6 +101,46 @@ def _explain(session, failures: list[Failed]):
     return (_of_digits(session, failures) if vague else None) or found
 
 
+def _rounded(session, failed: Failed):
+    """What is right but for rounding: the derivative, as it was traced, run in float64."""
+    leaf, names, local = failed.finding.leaf, session.subject.names, session.local(failed.trial.primals, failed.dtype)
+    if leaf not in names or not hasattr(local, "formula"):
+        return None
+    place, at = names.index(leaf), session.rounded(failed.trial, failed.dtype)
+    got = np.asarray(failed.answer[1][place], np.float64)
+    truth, allowance = failed.measured.truth[1][place], failed.measured.allowance[1][place]
+    try:
+        exact = np.asarray(local.formula(at.primals, at.cotangent)[1][place])
+    except Exception:  # an equation whose dtypes are fixed inside, or whatever a stranger's function has against it
+        return None
+    if not np.isfinite(got).all() or not most(over(exact, truth, allowance)) <= 1:
+        return None
+    narrow = _narrowings(local)
+    if narrow:
+        dtype, where = narrow[0]
+        return Explanation("dtype", f"rounded to {dtype} on the way; without rounding it is right", where)
+    share = most(np.abs(got - truth)) / (most(np.abs(truth)) or 1.0)
+    left = max(0, round(-np.log10(share)))
+    text = f"digits are lost: the formula is right, and {left} of its digits are left in {failed.dtype}"
+    return Explanation("cancellation", text)
+
+
+def _narrowings(local):
+    """Where a derivative by hand passes to a dtype of fewer digits than its own: the dtype, and the line."""
+    with local.precision(), jax.default_matmul_precision("highest"):
+        cast = local.subject.cast(local.wide, local.dtype)
+        traced = jax.make_jaxpr(local.pullback)(cast, local.outputs)
+    found, todo = [], [traced]
+    while todo:
+        for equation in open_jaxpr(todo.pop())[0].eqns:
+            todo += inner_jaxprs(equation)
+            dtype = equation.params.get("new_dtype")
+            if kind(dtype) == "float" and jnp.finfo(dtype).eps > jnp.finfo(local.dtype).eps:
+                at = line(equation)
+                found.append((str(jnp.dtype(dtype)), at and str(at)))
+    return found
+
+
 def _of_digits(session, failures):
     """What is right in float64 and wrong in the dtype of the example loses digits there."""
     tried = {dtype for _, dtype in session.tried}
@@ -93,21 +151,45 @@ def _of_digits(session, failures):
 
 
 def reproduced(session, findings) -> list[Finding]:
-    """The findings, the one that says most among them with lines that reproduce it at the smallest arguments found."""
+    """The findings, the one that says most among them with a script that shows it at the smallest arguments found."""
     main = Result("", tuple(findings)).diagnosis
-    failures = [f for f in session.failed if main and f.finding.leaf == main.leaf]
-    if not failures:
+    if main is None:
         return findings
-    own = [f for f in failures if f.dtype == session.subject.dtype and not f.trial.sparse] or failures
-    try:
-        smallest = reduce(session, own[0], SHRINKING)
-        text = snippet(session, smallest) or script(session, smallest)
-        named = "; ".join(map(str, culprits(session, own[0])))
-    except Exception:  # a reproduction is a help; that there is none is no finding about the derivative
-        return findings
+    text, named = None, ""
+    for of, failed, outer in _shown_by(session, main):
+        try:
+            case = Case(of, failed, outer)
+            way = shows(case)
+            smallest = reduce(of, failed, SHRINKING, way, outer) if way else failed
+            text = script(of, smallest, way, outer)
+            named = "" if outer else "; ".join(map(str, culprits(session, failed)))
+            break
+        except Exception:  # a reproduction is a help; that there is none is no finding about the derivative
+            continue
     diagnosis = "; ".join(filter(None, (named, main.diagnosis))) or None
     better = dataclasses.replace(main, reproduction=text, diagnosis=diagnosis)
     return [better if finding is main else finding for finding in findings]
+
+
+def _shown_by(session, main: Finding):
+    """What may show a finding, the best first: the session, the failure in it, and for a second derivative the first."""
+    failures = [f for f in session.failed if f.finding.leaf == main.leaf]
+    yield from ((session, f, None) for f in sorted(failures, key=functools.partial(_plainness, session))[:EXPLAINED])
+    trial, dtype = session.example[0], main.dtype
+    if main.verdict == "raised":
+        yield session, Failed(main, trial, dtype, None, None), None
+        return
+    answer, measured = session.answer(trial, dtype), session.measured(trial, dtype)
+    inner = getattr(session, "inner", None)
+    if main.check == "second_order" and inner:
+        first = Case(session, Failed(dataclasses.replace(main, index=None), trial, dtype, answer, measured))
+        yield from ((inner, f, first) for f in inner.failed if f.finding.leaf == main.leaf)
+    elif not failures:
+        yield session, Failed(main, trial, dtype, answer, measured), None
+
+
+def _plainness(session, failed):
+    return failed.dtype != session.subject.dtype, failed.trial.sparse
 
 
 def _diagnosis(session, failed):
@@ -130,9 +212,14 @@ def _failure(session, failed: Failed) -> Failure:
         answer = session.local(trial.primals, dtype).hand(trial.primals, trial.cotangent)
         return judged(answer, session.measure(trial, dtype))
 
+    def backward(primals, cotangent):
+        bars = dict(zip(subject.names, session.local(at.primals, dtype).formula(primals, cotangent)[1], strict=True))
+        return [bars[name] for name in leaves]
+
+    leaves = judged(failed.answer, failed.measured)
     return Failure(
         failed.finding.leaf,
-        judged(failed.answer, failed.measured),
+        leaves,
         primals=at.primals,
         cotangent=at.cotangent,
         names=tuple(subject.names),
@@ -140,6 +227,7 @@ def _failure(session, failed: Failed) -> Failure:
         definition=session.local(at.primals, dtype).definition,
         right_in=tuple(right_in),
         at=anywhere,
+        backward=backward if hasattr(session.local(at.primals, dtype), "formula") else None,
     )
 
 

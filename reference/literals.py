@@ -12,6 +12,7 @@ import sys
 import sysconfig
 import textwrap
 import zlib
+from collections.abc import Callable
 
 import jax
 import jax.numpy as jnp
@@ -49,9 +50,27 @@ def array(value) -> str:
         shape = value.shape
         return f"np.frombuffer({packed(value.tobytes())}, {dtype}).reshape({shape})"
     if value.ndim and value.size > 1 and value.tobytes() == value.flat[0].tobytes() * value.size:
-        return f"np.full({value.shape}, {number(value.flat[0])}, {dtype})"
+        shape, one = _shape(value.shape), number(value.flat[0])
+        known = {"1.0": "ones", "1": "ones", "0.0": "zeros", "0": "zeros"}.get(one)
+        return f"np.{known}({shape}, {dtype})" if known else f"np.full({shape}, {one}, {dtype})"
     flat = f"np.array({_nested(value)}, {dtype})"
     return flat if len(flat) <= WIDTH else f"np.array(\n{textwrap.indent(_lines(value), '    ')},\n    {dtype},\n)"
+
+
+def plain(value) -> str:
+    """Float64 numbers as an expression, one number where all are equal.
+
+    >>> print(plain(np.asarray([2.0, 2.0])), plain(np.asarray([2.0, 3.0])))
+    2.0 np.array([2.0, 3.0])
+    """
+    value = np.asarray(value, np.float64)
+    if value.size and np.all(value == value.flat[0]):
+        return number(value.flat[0])
+    return array(value).replace(",\n    np.float64,\n)", ",\n)").replace(", np.float64)", ")")
+
+
+def _shape(shape) -> str:
+    return str(shape[0]) if len(shape) == 1 else str(shape)
 
 
 def dtype_of(dtype) -> str:
@@ -107,9 +126,9 @@ class Code:
     text: str
 
 
-def tree(node, imports: dict) -> str:
-    """Containers of `Code` as an expression; what has to be imported for it is added to `imports`."""
-    inside = functools.partial(tree, imports=imports)
+def tree(node, namer: Callable) -> str:
+    """Containers of `Code` as an expression; `namer` gives the names of classes and functions in it."""
+    inside = functools.partial(tree, namer=namer)
     if isinstance(node, Code):
         return node.text
     if type(node) is list:
@@ -117,25 +136,25 @@ def tree(node, imports: dict) -> str:
     if type(node) is tuple:
         return f"({', '.join(map(inside, node))}{',' if len(node) == 1 else ''})"
     if type(node) is dict:
-        return "{" + ", ".join(f"{static(key, imports)}: {inside(value)}" for key, value in node.items()) + "}"
+        return "{" + ", ".join(f"{static(key, namer)}: {inside(value)}" for key, value in node.items()) + "}"
     fields = getattr(node, "_fields", None) or (
         [field.name for field in dataclasses.fields(node) if field.init] if dataclasses.is_dataclass(node) else None
     )
     if fields is None:
         raise NotText(f"a {type(node).__name__} among the arguments")
-    parts = ", ".join(f"{name}={inside(_leaf(getattr(node, name), imports))}" for name in fields)
-    return f"{named(type(node), imports)}({parts})"
+    parts = ", ".join(f"{name}={inside(_leaf(getattr(node, name), namer))}" for name in fields)
+    return f"{namer(type(node))}({parts})"
 
 
-def _leaf(value, imports):
+def _leaf(value, namer):
     containers = isinstance(value, Code | list | tuple | dict) or dataclasses.is_dataclass(value)
-    return value if containers else Code(static(value, imports))
+    return value if containers else Code(static(value, namer))
 
 
-def static(value, imports: dict) -> str:
+def static(value, namer: Callable) -> str:
     """A static argument as an expression."""
     if callable(value):
-        return named(value, imports)
+        return namer(value)
     text = repr(value)
     try:
         same = ast.literal_eval(text)

@@ -14,32 +14,39 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from .replay import shows
+from .replay import Case, shows
 from .session import CannotTell, Failed, Session
 from .trials import PROPERTIES, Trial, kept
+from .ways import Way
 from .widening import kind
 
 SECONDS = 10.0
 SHORT = (1, 2, 3)  # lengths that are tried first; then a half
+FEW = 32  # numbers, beyond which the shortest lengths are sought one by one
 
 
-def reduce(session: Session, failed: Failed, seconds: float = SECONDS) -> Failed:
+def reduce(session: Session, failed: Failed, seconds: float = SECONDS, way: Way | None = None, outer=None) -> Failed:
     """The smallest failure found in this time that starts from this one, of the same leaf if there is one.
 
-    One that a plain call does not show (it is wrong under vmap alone) stays as it is.
+    way     how the derivative is called; the plainest in which it is wrong, if left out
+    outer   of a second derivative, the case of the first: its lengths stay
+
+    One that no call by itself shows stays as it is.
     """
-    way = shows(session, failed)
-    return failed if way is None else _Search(session, failed, way, seconds).run()
+    case = Case(session, failed, outer)
+    way = way or shows(case)
+    return failed if way is None else _Search(session, failed, case, way, seconds).run()
 
 
 class _Search:
-    def __init__(self, session, failed, way, seconds):
-        self.session, self.best, self.eager = session, failed, way == "eager"
+    def __init__(self, session, failed, case, way, seconds):
+        self.session, self.best, self.case, self.way = session, failed, case, way
+        self.plain, self.eager = case.is_plain(way), way.name == "eager"
         self.deadline = time.monotonic() + seconds
 
     def run(self) -> Failed:
         self.try_trial(self.best.trial)  # the same point, judged plainly: what follows starts from its own finding
-        for step in (self.lengths, self.cotangents, self.numbers):
+        for step in ((self.lengths,) if self.case.outer is None else ()) + (self.cotangents, self.numbers):
             step()
         return self.best
 
@@ -50,23 +57,38 @@ class _Search:
         """Keep a trial at which the cotangent is still wrong."""
         if self.over():
             return False
-        found = self.failures(trial)
+        found = self.failures(trial) if self.plain else self.called(trial)
         same = [failed for failed in found if failed.finding.leaf == self.best.finding.leaf]
         if not found:
             return False
         self.best = (same or found)[0]
         return True
 
+    def called(self, trial) -> list[Failed]:
+        """The failure at a trial, where the way of calling it still shows one."""
+        dtype, nothing = self.best.dtype, ((None,) * len(trial.cotangent), (None,) * len(trial.primals))
+        try:
+            measured = None if self.case.raises else self.session.measure(self.session.rounded(trial, dtype), dtype)
+            failed = dataclasses.replace(self.best, trial=trial, answer=nothing, measured=measured)
+            finding = dataclasses.replace(failed.finding, index=None, example=trial.words)
+            failed = dataclasses.replace(failed, finding=finding)
+            fails = Case(self.session, failed, self.case.outer, self.case.spaces).fails(self.way)
+        except Exception:  # the function does not take these arguments
+            return []
+        return [failed] if fails else []
+
     def failures(self, trial) -> list[Failed]:
         """What is wrong at a trial; nothing where the function refuses it."""
         scratch = copy.copy(self.session)  # what is compiled is shared, what is found and measured here is not kept
         scratch.failed, scratch.outside, scratch._measured, scratch._answers = [], [], {}, {}
         before, dtype = self.best.finding, self.best.dtype
+        outputs = before.leaf in self.session.subject.output_names(len(trial.cotangent))
         try:
             answer = scratch.local(trial.primals, dtype).hand(trial.primals, trial.cotangent, eager=self.eager)
         except Exception:  # the function does not take these arguments
+            return [dataclasses.replace(self.best, trial=trial)] if self.case.raises else []
+        if self.case.raises:
             return []
-        outputs = before.leaf in self.session.subject.output_names(len(trial.cotangent))
         try:
             list(scratch.judge(before.check, trial, dtype, answer, outputs=outputs))
         except CannotTell:
@@ -76,41 +98,55 @@ class _Search:
     # --- lengths -----------------------------------------------------------------------------------------------------
 
     def lengths(self):
-        """Every length, longest first, by the shortest that still fails; equal lengths stay equal."""
-        done = False
-        while not done and not self.over():
-            done = True
-            primals = self.best.trial.primals
-            lengths = sorted({n for a in primals for n in np.shape(a) if n > 1}, reverse=True)
-            for length, shorter in ((n, m) for n in lengths for m in sorted({*SHORT, n // 2}) if 0 < m < n):
-                if self.over() or any(self.try_trial(trial) for trial in self.cut(length, shorter)):
-                    done = self.over()
+        """All lengths at once by one, two or three, each then by less; where that does not go, one after the other."""
+        base, time_is_up = self.best, self.deadline
+        self.deadline -= (self.deadline - time.monotonic()) / 3  # what is left is for the numbers
+        lengths = sorted({n for a in base.trial.primals for n in np.shape(a) if n > 1}, reverse=True)
+        given = dict.fromkeys(lengths)
+        for short in SHORT:
+            every = {n: min(n, short) for n in lengths}
+            if self.resized(base, every):
+                given = every
+                break
+        for n in lengths:
+            most = given[n] or n
+            for shorter in sorted({m for m in (*SHORT, n // 2) if 0 < m < most}):
+                ways = [{n: shorter}] if given[n] else [{n: shorter}, self.multiples(n, shorter, lengths)]
+                found = next(
+                    (way for way in ways if self.resized(base, {k: m or k for k, m in (given | way).items()})), {}
+                )
+                given |= found
+                if found:
                     break
+        self.deadline = time_is_up
 
-    def cut(self, length, shorter) -> Iterator[Trial]:
-        """Trials with a length replaced wherever it occurs, alone or with its multiples: cut, or with new numbers."""
-        trial, worst = self.best.trial, self.worst(length)
-        lengths = {n for a in trial.primals for n in np.shape(a)}
-        alone, multiples = {length: shorter}, {n: n // length * shorter for n in lengths if n and n % length == 0}
-        ways = itertools.product((*{0: 0, min(worst, length - shorter): 0}, None), (alone, multiples))
-        rng = np.random.default_rng(0)
-        for start, replaced in ways:
-            if replaced is multiples and multiples == alone:
-                continue
-            primals = tuple(_within(_cut(a, replaced, start, rng), length, shorter) for a in trial.primals)
+    def multiples(self, length, shorter, lengths) -> dict:
+        """A length with those that are multiples of it."""
+        return {n: n // length * shorter for n in lengths if n % length == 0}
+
+    def resized(self, base, lengths) -> bool:
+        """Try the arguments that this began with at other lengths: cut around what is wrong, or with new numbers."""
+        trial, rng = base.trial, np.random.default_rng(0)
+        starts = {n: min(self.worst(base, n), n - m) for n, m in lengths.items()}
+        for start in ({}, starts, None) if any(starts.values()) else ({}, None):
+            primals = tuple(_within(_cut(a, lengths, start, rng), lengths) for a in trial.primals)
+            if all(np.shape(a) == np.shape(b) for a, b in zip(primals, self.best.trial.primals, strict=True)):
+                return False
             try:
-                for dtype in (self.session.subject.dtype, self.best.dtype):
+                for dtype in {self.session.subject.dtype, self.best.dtype}:
                     self.session.local(primals, dtype)
             except Exception:  # the function does not take arguments of these shapes
-                continue
-            yield self.session.trial(primals, f"{trial.words.removesuffix(', cut')}, cut")
+                return False
+            if self.try_trial(self.session.trial(primals, f"{trial.words.removesuffix(', cut')}, cut")):
+                return True
+        return False
 
-    def worst(self, length) -> int:
+    def worst(self, failed, length) -> int:
         """Where along an axis of this length the cotangent is wrong."""
-        index, names = self.best.finding.index, self.session.subject.names
-        if index is None or self.best.finding.leaf not in names:
+        index, names = failed.finding.index, self.session.subject.names
+        if index is None or failed.finding.leaf not in names:
             return 0
-        shape = np.shape(self.best.trial.primals[names.index(self.best.finding.leaf)])
+        shape = np.shape(failed.trial.primals[names.index(failed.finding.leaf)])
         return next((i for i, n in zip(index, shape, strict=True) if n == length), 0)
 
     # --- cotangents --------------------------------------------------------------------------------------------------
@@ -205,26 +241,30 @@ def _parted(flat, like) -> tuple:
     return tuple(p.reshape(np.shape(a)) for p, a in zip(np.split(flat, sizes[:-1]), like, strict=True))
 
 
-def _cut(a, lengths, start, rng):
-    """An array with lengths replaced: what stands there from `start` on, or new numbers; what it keeps stays kept."""
+def _cut(a, lengths, starts, rng):
+    """An array with lengths replaced: what stands there from the starts on, or new numbers; what it keeps stays."""
     shape = tuple(lengths.get(n, n) for n in np.shape(a))
     if shape == np.shape(a):
         return a
-    corner = tuple(slice(first := min(start or 0, n - m), first + m) for n, m in zip(np.shape(a), shape, strict=True))
+    first = [min((starts or {}).get(n, 0), n - m) for n, m in zip(np.shape(a), shape, strict=True)]
+    corner = tuple(slice(i, i + m) for i, m in zip(first, shape, strict=True))
     if kind(a.dtype) != "float":
         return a[corner]
     words, impose = kept(a)
-    if start is None:
+    if starts is None:
         return np.asarray(impose(rng.normal(size=shape)), np.float64)
     piece = np.asarray(a)[corner]
     return piece if not words or kept(piece)[0] == words else np.asarray(impose(piece), np.float64)
 
 
-def _within(a, length, shorter):
+def _within(a, lengths):
     """Indices into an axis that was cut stay inside of it."""
     if jnp.issubdtype(a.dtype, jax.dtypes.prng_key) or kind(a.dtype) == "float" or a.dtype == bool or not np.size(a):
         return a
     a = np.asarray(a)
-    if not shorter <= a.max() < length:
+    above = [n for n in lengths if a.max() < n]
+    length = min(above, default=0)
+    shorter = lengths.get(length, 0)
+    if not shorter or not shorter <= a.max():
         return a
     return np.minimum(a, shorter - 1) if np.all(np.diff(np.ravel(a)) >= 0) else a % shorter

@@ -22,7 +22,8 @@ from .kinks import between, floating, focus, neighbours
 from .precision import compiled
 from .pullback import stacked_pullback, to_numpy
 from .subject import Local, Subject
-from .trials import VALUES, Trial, cotangents
+from .trials import GIVEN, VALUES, Trial, cotangents
+from .widening import CannotWiden
 
 STILL = ((0, 0.0, 0.0),) * COPIES
 AT_KINKS = ("truth", "kinks")  # these look around every point
@@ -99,7 +100,7 @@ class Session:
     @functools.cached_property
     def example(self) -> list[Trial]:
         """The example's own values, under several cotangents."""
-        words = ["as given", "as given, one element of the cotangent", *["as given"] * self.profile.cotangents]
+        words = [GIVEN, f"{GIVEN}, one element of the cotangent", *[GIVEN] * self.profile.cotangents]
         return [self.trial(self.subject.example, words[i], i, i == 1) for i in range(self.profile.cotangents)]
 
     def rounded(self, trial: Trial, dtype: str) -> Trial:
@@ -198,14 +199,14 @@ class Session:
         """
         self.tried.add((check, dtype))
         findings = list(self._judged(check, trial, dtype, answer, outputs, remember))
-        if any(f.verdict == "wrong" for f in findings) and self._autodiff_is_at_fault(trial, dtype, answer):
-            self._measured.clear()
-            self.failed = [failed for failed in self.failed if failed.trial is not trial]
-            findings = list(self._judged(check, trial, dtype, answer, outputs, remember))
         if any(f.verdict == "wrong" for f in findings) and self._steadied(trial, dtype):
             self.failed = [
                 f for f in self.failed if f.trial is not trial or f.dtype != dtype or f.finding.check != check
             ]
+            findings = list(self._judged(check, trial, dtype, answer, outputs, remember))
+        if any(f.verdict == "wrong" for f in findings) and self._autodiff_is_at_fault(trial, dtype, answer):
+            self._measured.clear()
+            self.failed = [failed for failed in self.failed if failed.trial is not trial]
             findings = list(self._judged(check, trial, dtype, answer, outputs, remember))
         yield from findings
 
@@ -310,8 +311,30 @@ class Session:
                 yield make("abstained", message=f"the function itself is off, or leaves the range of {dtype}, here")
             elif apart is None or apart.ratio <= 1:
                 yield make("right", **(vars(apart) if apart else {}))
+            elif verdict := None if is_output else self._digits_lost(trial, dtype, place, apart):
+                yield make(verdict[0], **vars(apart), message=verdict[1])
             else:
                 yield note(make("wrong", **vars(apart)))
+
+    def _digits_lost(self, trial, dtype, place, apart):
+        """The verdict on a formula that is right and loses digits at values that nobody gave; None where it is wrong.
+
+        What is kept for the backward pass is rounded, and where it is large, as a log-sum-exp of large numbers, the
+        rounding shows.  As long as half of the digits are left, that is told and not held against a derivative.
+        """
+        local, truth = self.local(trial.primals, dtype), self.measured(trial, dtype)
+        if (trial.given and dtype == self.subject.dtype) or apart.absolute > np.sqrt(unit(local.unit)) * scale(
+            truth.truth[1][place]
+        ):
+            return None
+        left = f"{-np.log10(max(apart.relative, unit(local.unit))):.1f} of {-np.log10(unit(local.unit)):.1f} digits"
+        at = self.rounded(trial, dtype)
+        try:
+            value = np.asarray(local.formula(at.primals, at.cotangent)[1][place])
+        except (CannotWiden, TypeError, ValueError, NotImplementedError):
+            return "abstained", f"{left} are left here, and what runs inside cannot be run with more of them"
+        exact = discrepancy(value, truth.truth[1][place], truth.allowance[1][place], local.unit)
+        return ("right", f"the formula is right; {left} are left here") if exact and exact.ratio <= 1 else None
 
     def _like(self, i, trial, dtype):
         return self.subject.cast(trial.primals, dtype)[i]

@@ -319,6 +319,24 @@ class Local:
             cast = self.subject.cast(primals, self.dtype)
             return run(tuple(map(jnp.asarray, cast)) if eager else cast, self.cast_outputs(cotangent))
 
+    @functools.cached_property
+    def _formula(self):
+        with self.precision(), jax.default_matmul_precision("highest"):
+            avals = self.subject.cast(self.wide, self.dtype), self.outputs
+            traced, shape = jax.make_jaxpr(self.pullback, return_shape=True)(*avals)
+        structure, run = jax.tree.structure(shape), widened(traced)
+        return compiled(lambda *arguments: structure.unflatten(run(*jax.tree.leaves(arguments))))
+
+    def formula(self, primals, cotangent):
+        """The derivative by hand as it was traced in the dtype, run in float64: its formula, without its rounding."""
+        with jax.enable_x64(True), jax.default_matmul_precision("highest"):
+            return self._formula(primals, cotangent)
+
+    def trace_hand(self) -> None:
+        """Trace the derivative by hand: whatever JAX or its author have against that is raised."""
+        with self.precision(), jax.default_matmul_precision("highest"):
+            jax.eval_shape(self._jitted, self.subject.cast(self.wide, self.dtype), self.outputs)
+
     def cast_outputs(self, cotangent) -> tuple:
         """A cotangent in the dtypes of the outputs."""
         return tuple(np.asarray(c).astype(o.dtype) for c, o in zip(cotangent, self.outputs, strict=True))

@@ -18,6 +18,7 @@ from manual_backprop.signature import kind_of
 from .widening import kind
 
 OTHERS = (2, 3, 5, 7, 9, 11, 13, 129)  # lengths of the thorough profile
+GIVEN = "as given"
 LOWEST = 2.0**-8  # above a bound, so that a positive number is not zero
 
 
@@ -29,6 +30,11 @@ class Trial:
     cotangent: tuple
     words: str
     sparse: bool = False  # a single element of the cotangent is not zero
+
+    @property
+    def given(self) -> bool:
+        """Whether these are the values of the example."""
+        return self.words.startswith(GIVEN)
 
 
 # --- what an array keeps ---------------------------------------------------------------------------------------------

@@ -48,9 +48,11 @@ def repeatable(session: Session) -> Iterator[Finding]:
             yield make("right") if all(same) else make("wrong", ratio=np.inf, message=message, fault="impure")
     elsewhere = session.judge("repeatable", other, dtype, theirs, outputs=False, remember=False)
     wrong = [finding for finding in elsewhere if finding.verdict == "wrong"]
-    if wrong and not _wrong_plainly(session):
-        message = "wrong after a forward pass elsewhere: the derivative depends on what ran before"
-        yield from (dataclasses.replace(finding, message=message, fault="impure") for finding in wrong)
+    plainly = _wrong_plainly(session, other) if wrong else ()  # then it is wrong at those values, whatever ran before
+    message = "wrong after a forward pass elsewhere: the derivative depends on what ran before"
+    for finding in wrong:
+        if finding.leaf not in plainly:
+            yield dataclasses.replace(finding, message=message, fault="impure")
 
 
 def _transformed(session, check, trial, dtype, answer, message):
@@ -65,9 +67,9 @@ def _transformed(session, check, trial, dtype, answer, message):
         yield finding
 
 
-def _wrong_plainly(session):
-    """The leaves that are wrong at the example without any transformation."""
-    trial, dtype = session.example[0], session.subject.dtype
+def _wrong_plainly(session, trial=None):
+    """The leaves that are wrong at a trial, or at the example, without any transformation."""
+    trial, dtype = trial or session.example[0], session.subject.dtype
     plain = session.judge("truth", trial, dtype, session.answer(trial, dtype), remember=False)
     return {finding.leaf for finding in plain if not finding.ok}
 

@@ -40,7 +40,7 @@ def second_order(session: Session) -> Iterator[Finding]:
     derived = Subject(bars_of(local.pullback), cast, truth=None, name=f"the derivative of {session.subject}")
     derived.names = [*names, *(f"cotangent of {name}" for name in session.subject.output_names(len(trial.cotangent)))]
     derived.definition = lambda *both: tuple(bar for bar, c in zip(twice(*both)[1], chosen, strict=True) if c)
-    inner = Session(derived, session.profile, session.seed)
+    inner = session.inner = Session(derived, session.profile, session.seed)
     try:
         at = inner.trial(
             tuple(np.asarray(a, np.float64) if kind(a.dtype) == "float" else a for a in cast), trial.words, 11
@@ -70,9 +70,7 @@ def precision(session: Session) -> Iterator[Finding]:
             refused.append(f"{dtype}: {first_line(error)}")
             continue
         if any(f.verdict == "wrong" for f in findings):
-            theirs = session.local(trial.primals, dtype).autodiff(trial.primals, trial.cotangent)
-            judged = session.judge("precision", trial, dtype, theirs, outputs=False, remember=False)
-            bad = {finding.leaf for finding in judged if not finding.ok}
+            bad = _lost_by_autodiff(session, trial, dtype)
             excuse = {
                 "verdict": "abstained",
                 "message": f"autodiff of the definition fails in {dtype} too",
@@ -84,28 +82,49 @@ def precision(session: Session) -> Iterator[Finding]:
         raise CannotTell(f"the function refuses other dtypes ({'; '.join(refused)})")
 
 
+def _lost_by_autodiff(session, trial, dtype) -> set[str]:
+    """The leaves where autodiff of the definition, run in the dtype itself, is off too."""
+    try:
+        theirs = session.local(trial.primals, dtype).autodiff(trial.primals, trial.cotangent)
+    except (TypeError, ValueError, NotImplementedError, AssertionError):
+        return set()  # it does not apply, as in a kernel
+    judged = session.judge("precision", trial, dtype, theirs, outputs=False, remember=False)
+    return {finding.leaf for finding in judged if not finding.ok}
+
+
 @named
 def shapes(session: Session) -> Iterator[Finding]:
     """Other lengths: one, odd, none; where the function takes them, its derivative is right there too."""
     dtype, tried = session.subject.dtype, 0
     for i, (words, primals) in enumerate(_reshaped(session)):
         try:
-            local = session.local(primals, dtype)
-            with local.precision():
-                jax.block_until_ready(local.primal(*session.subject.cast(primals, dtype)))
             trial = session.trial(primals, words, 200 + i)
         except Exception:  # the function does not take arguments of these shapes
             continue
-        tried += 1
         try:
             yield from session.judge("shapes", trial, dtype, session.answer(trial, dtype))
+            tried += 1
         except CannotTell:
             continue
         except Exception as error:  # lengths that nobody asked for: to refuse them is no wrong gradient
+            if not _takes(session, primals, dtype):
+                continue
+            tried += 1
             message = f"with {words} the derivative raises {type(error).__name__}: {first_line(error)}"
             yield Finding(str(session.subject), "shapes", words, dtype, "abstained", message=message, example=words)
     if not tried:
         raise CannotTell("the function takes no other lengths than the example's")
+
+
+def _takes(session, primals, dtype) -> bool:
+    """Whether the function itself runs there."""
+    local = session.local(primals, dtype)
+    try:
+        with local.precision():
+            jax.block_until_ready(local.primal(*session.subject.cast(primals, dtype)))
+    except Exception:
+        return False
+    return True
 
 
 def _reshaped(session):

@@ -78,24 +78,37 @@ def _nonlinear(failure):
 
 
 def _erratic(failure):
-    truth, off = failure.truth, np.where(np.isfinite(failure.allowance), failure.got - failure.truth, 0)
+    off = _off(failure.leaves[failure.leaf])
     size = most(np.abs(off))
-    if not size or size > most(np.abs(truth)) / 8:
+    if not size:
         return None
     u = unit(failure.dtype)
     steps = {f"rounding in {failure.dtype} itself": 32 * u}
     steps |= {dtype: float(jnp.finfo(dtype).eps) for dtype in NARROW if jnp.finfo(dtype).eps > 64 * u}
     for what, step in steps.items():
-        got, truth, allowance = failure.at(_moved(failure.primals, step), failure.cotangent)[failure.leaf]
-        other = np.where(np.isfinite(allowance), got - truth, 0)
-        # A smooth error would have moved by a share of itself that is hardly more than the step.
-        if most(np.abs(other - off)) > max(size / 8, 64 * step * size):
-            if what in steps and step == 32 * u:
-                return Explanation("cancellation", f"digits are lost: the error jumps as {what} does")
-            return Explanation(
-                "dtype", f"rounded to {what} on the way: the error jumps when the primals move by {step:.2g}"
-            )
+        # A smooth error moves by a share of itself that is hardly more than the step, and by less for a smaller one.
+        if not all(_jumps(failure, off, size, part) for part in (step, step / 8)):
+            continue
+        if step == 32 * u:
+            return Explanation("cancellation", f"digits are lost: the error jumps as {what} does")
+        return Explanation(
+            "dtype", f"rounded to {what} on the way: the error jumps when the primals move by {step:.2g}"
+        )
     return None
+
+
+def _off(judged):
+    got, truth, allowance = judged
+    return np.where(np.isfinite(allowance), got - truth, 0)
+
+
+def _jumps(failure, off, size, step) -> bool:
+    """Whether the error is another one when the primals move by a step, and not gone, as it may be beside a kink."""
+    leaf = failure.at(_moved(failure.primals, step), failure.cotangent)[failure.leaf]
+    other = _off(leaf)
+    large = size > most(np.abs(failure.truth)) / 8
+    gone = large and not most(np.abs(other)) > size / 8
+    return not gone and most(np.abs(other - off)) > max(size / 8, 64 * step * size)
 
 
 def _moved(primals, step):

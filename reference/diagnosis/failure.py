@@ -48,6 +48,7 @@ class Explanation:
     kind: str
     text: str
     where: str | None = None
+    vague: bool = False  # it says where something is wrong, or that it is, and hardly what
 
     def __post_init__(self):
         if self.kind not in KINDS:
@@ -69,6 +70,8 @@ class Failure:
     definition  (*primals) -> out, plain, to be traced in float64
     right_in    dtypes in which the same leaf is right at the same point
     at          judges the derivative under test at other primals and another cotangent, for some 10 to 100 ms
+    backward    (primals, cotangent) -> the cotangents of `leaves`: the derivative under test without its rounding, to
+                be traced in float64
     """
 
     leaf: str
@@ -81,6 +84,7 @@ class Failure:
     definition: Callable | None = None
     right_in: tuple[str, ...] = ()
     at: Callable[[tuple, Any], Judged] | None = None
+    backward: Callable | None = None
 
     @classmethod
     def among(cls, leaf: str, got: Mapping, truths: Mapping, allowances: Mapping, **known) -> "Failure":
