@@ -13,8 +13,9 @@ import numpy as np
 from .blame import blamed
 from .checks import CHECKS
 from .checks.naming import first_line
-from .explaining import explained, reproduced, severity
+from .explaining import explained, severity
 from .finding import Finding
+from .reproducing import reproduced
 from .result import Result
 from .session import PROFILES, CannotTell, Session
 from .subject import Subject, Unusable, real_outputs

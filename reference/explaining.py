@@ -7,21 +7,15 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from .culprits import culprits
 from .diagnosis import Explanation, Failure, diagnose
 from .diagnosis.failure import most, over
 from .diagnosis.source import line
 from .finding import Finding
 from .interpreter import inner_jaxprs, open_jaxpr
-from .reducing import reduce
-from .replay import Case, shows
-from .result import Result
-from .script import script
 from .session import Failed
 from .trials import Trial
 from .widening import kind
 
-SHRINKING = 3.0  # seconds for making a failure small
 EXPLAINED = 3  # failures of one leaf that are explained before the simplest is chosen
 
 
@@ -148,48 +142,6 @@ def _of_digits(session, failures):
     if "float64" in tried - wrong:
         return Explanation("cancellation", f"digits are lost: wrong in {', '.join(sorted(wrong))}, right in float64")
     return None
-
-
-def reproduced(session, findings) -> list[Finding]:
-    """The findings, the one that says most among them with a script that shows it at the smallest arguments found."""
-    main = Result("", tuple(findings)).diagnosis
-    if main is None:
-        return findings
-    text, named = None, ""
-    for of, failed, outer in _shown_by(session, main):
-        try:
-            case = Case(of, failed, outer)
-            way = shows(case)
-            smallest = reduce(of, failed, SHRINKING, way, outer) if way else failed
-            text = script(of, smallest, way, outer)
-            named = "" if outer else "; ".join(map(str, culprits(session, failed)))
-            break
-        except Exception:  # a reproduction is a help; that there is none is no finding about the derivative
-            continue
-    diagnosis = "; ".join(filter(None, (named, main.diagnosis))) or None
-    better = dataclasses.replace(main, reproduction=text, diagnosis=diagnosis)
-    return [better if finding is main else finding for finding in findings]
-
-
-def _shown_by(session, main: Finding):
-    """What may show a finding, the best first: the session, the failure in it, and for a second derivative the first."""
-    failures = [f for f in session.failed if f.finding.leaf == main.leaf]
-    yield from ((session, f, None) for f in sorted(failures, key=functools.partial(_plainness, session))[:EXPLAINED])
-    trial, dtype = session.example[0], main.dtype
-    if main.verdict == "raised":
-        yield session, Failed(main, trial, dtype, None, None), None
-        return
-    answer, measured = session.answer(trial, dtype), session.measured(trial, dtype)
-    inner = getattr(session, "inner", None)
-    if main.check == "second_order" and inner:
-        first = Case(session, Failed(dataclasses.replace(main, index=None), trial, dtype, answer, measured))
-        yield from ((inner, f, first) for f in inner.failed if f.finding.leaf == main.leaf)
-    elif not failures:
-        yield session, Failed(main, trial, dtype, answer, measured), None
-
-
-def _plainness(session, failed):
-    return failed.dtype != session.subject.dtype, failed.trial.sparse
 
 
 def _diagnosis(session, failed):

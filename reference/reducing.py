@@ -8,7 +8,7 @@ import copy
 import dataclasses
 import itertools
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 
 import jax
 import jax.numpy as jnp
@@ -160,12 +160,14 @@ class _Search:
 
         flat = _joined(self.best.trial.cotangent)
         where = self.fewer(flat, lambda flat: self.try_trial(with_flat(flat)))
-        flat = _joined(self.best.trial.cotangent)
-        ones = np.where(np.isin(np.arange(flat.size), where), 1.0, flat)
-        if not self.try_trial(with_flat(ones)):
-            for i in where:
-                flat = _joined(self.best.trial.cotangent)
-                self.try_trial(with_flat(np.where(np.arange(flat.size) == i, 1.0, flat)))
+        for simple in SIMPLEST:
+            flat = _joined(self.best.trial.cotangent)
+            block = np.flatnonzero(_rank(simple(flat)) < _rank(flat))
+            block = block[np.isin(block, where)]
+            if block.size and not self.try_trial(with_flat(_replaced(flat, block, simple))) and block.size > 1:
+                for i in block:
+                    flat = _joined(self.best.trial.cotangent)
+                    self.try_trial(with_flat(_replaced(flat, [i], simple)))
 
     def fewer(self, flat, keep: Callable) -> np.ndarray:
         """Set ever smaller blocks of elements to zero, as long as that is kept; the places that are left."""
@@ -207,14 +209,19 @@ class _Search:
     def try_numbers(self, place, block, simple) -> bool:
         primals = list(self.best.trial.primals)
         flat, before = np.ravel(primals[place]).copy(), primals[place]
-        flat[block] = simple(flat)[block]
-        primals[place] = flat.reshape(np.shape(before))
+        primals[place] = _replaced(flat, block, simple).reshape(np.shape(before))
         words, _ = kept(before)
         if not next((holds(primals[place]) for named, holds, _ in PROPERTIES if named == words), True):
             return False
         return self.try_trial(dataclasses.replace(self.best.trial, primals=tuple(primals)))
 
 
+SIMPLEST = (
+    np.ones_like,
+    lambda a: np.full_like(a, 2.0),
+    lambda a: np.copysign(1.0, a),
+    lambda a: np.round(a * 4) / 4,
+)
 SIMPLER = (
     np.ones_like,
     np.zeros_like,
@@ -230,6 +237,13 @@ def _rank(a) -> np.ndarray:
     """How simple numbers are: one, zero, minus one, small and whole, halves, quarters, sixteenths, the rest."""
     whole = [a * n == np.round(a * n) for n in (1, 2, 4, 16)]
     return np.select([a == 1, a == 0, a == -1, whole[0] & (np.abs(a) < 10), *whole[1:]], range(7), 7)
+
+
+def _replaced(flat, block, simple):
+    """Numbers, simpler in one block."""
+    flat = flat.copy()
+    flat[block] = simple(flat)[block]
+    return flat
 
 
 def _joined(arrays) -> np.ndarray:

@@ -54,7 +54,7 @@ def script(session: Session, failed: Failed, way: Way | None = None, outer: Case
     case = Case(session, failed, outer)
     known = way or shows(case)
     tried = [known] if known else case.ways()
-    if known is None and failed.finding.check != "repeatable":
+    if known is None and failed.finding.fault != "impure":  # what ran before may hide that, where it is not run anew
         raise CannotTell("no call by itself shows this failure")
     reasons = []
     for form in (_written, _imported, _exported):
@@ -72,12 +72,11 @@ def script(session: Session, failed: Failed, way: Way | None = None, outer: Case
 
 def _script(case, way, text, lines) -> str:
     whole = f"{text.body}\n" + "\n".join(lines)
-    future, _, imports = text.imports.rpartition("annotations")
     needed = [f"import {name}" for name in ("base64", "sys", "zlib") if re.search(rf"\b{name}\.", whole + text.path)]
     needed += ["import jax"]
     needed += ["import jax.numpy as jnp"] if re.search(r"\bjnp\b", whole) else []
     needed += ["import numpy as np"] if re.search(r"\bnp\b", whole) else []
-    others = [line for line in imports.split("\n") if line and line not in needed]
+    others = [line for line in text.imports.split("\n") if line and line not in needed]
     installed = [line for line in others if line.split()[1].split(".")[0] in LIBRARIES]
     own = [line for line in others if line not in installed]
     settings = ['jax.config.update("jax_enable_x64", True)'] if case.wide else []
@@ -85,20 +84,18 @@ def _script(case, way, text, lines) -> str:
         settings += ['jax.config.update("jax_default_matmul_precision", "highest")']
     if way.devices and jax.default_backend() == "cpu":
         settings += [f'jax.config.update("jax_num_cpu_devices", {len(jax.devices())})']
-    what = "raises" if case.raises else "is wrong"
-    how = f", {way.words}" if way.words else ""
-    name = case.base.name
-    head = [
-        f"# The derivative of {name} {what}: {case.what} in {case.failed.dtype}{how}.",
-        f"# Needs jax and NumPy; fails as long as that is so.  (jax {jax.__version__} on {jax.default_backend()},"
-        f" Python {platform.python_version()})",
-    ]
+    order, how = "second " if case.outer else "", f", {way.words}" if way.words else ""
+    what = f"raises{how}" if case.raises else f"is wrong: {case.what} in {case.failed.dtype}{how}"
+    made = f"jax {jax.__version__} on {jax.default_backend()}, Python {platform.python_version()}"
+    words = f"The {order}derivative of {case.base.name} {what}."
+    needs = f"Needs jax and NumPy; fails as long as that is so.  (Found with {made}.)"
+    head = [textwrap.indent(textwrap.fill(line, literals.WIDTH - 2), "# ") for line in (words, needs)]
     blocks = [
-        "\n".join([*head, *([future + "annotations"] if future else [])]),
+        "\n".join(head),
         "\n".join(sorted(needed + installed, key=_order)),
         "\n".join([*settings, *([text.path] if text.path else []), *own]),
     ]
-    done = f'print("{case.what}: right")' if '"' not in case.what else "print('right')"
+    done = 'print("right")'
     return "\n\n".join(filter(None, blocks)) + "\n\n\n" + whole.strip() + f"\n{done}\n"
 
 
@@ -112,11 +109,9 @@ def _failing(case, way, text) -> list[str] | None:
     """The last lines of a script that was run and fails; None where it does not."""
     given: dict = {"__name__": "reproduction"}
     exec("import base64, sys, zlib\nimport jax\nimport jax.numpy as jnp\nimport numpy as np", given)
-    future, _, imports = text.imports.rpartition("annotations")
     with case.settings(), contextlib.redirect_stdout(io.StringIO()):
         try:
-            exec(imports, given)
-            exec(compile(f"{future + 'annotations' if future else ''}\n{text.body}", "<reproduction>", "exec"), given)
+            exec(f"{text.imports}\n{text.body}", given)
         except Exception as error:
             return [f"# {type(error).__name__}"] if case.raises else None
         if case.raises:
@@ -153,7 +148,13 @@ def _written(case, way) -> Text:
     values, steps = _lines(case, way, call)
     if made.text.count("\n") > sources.LINES:
         raise NotText(f"its source has {made.text.count(chr(10))} lines")
-    return Text(made.imported_lines, made.text, _joined(text, way.definitions(call)), values, steps)
+    function = made.text
+    with contextlib.suppress(NotText):
+        module, path = literals.importable(case.base.function)
+        renamed = f" as {name}" if path != name else ""
+        if "." not in path:
+            function += f"\n\n\n# from {module} import {path}{renamed}  # in place of the above: as it stands there now"
+    return Text(made.imported_lines, function, _joined(text, way.definitions(call)), values, steps)
 
 
 def _imported(case, way) -> Text:

@@ -35,12 +35,8 @@ def _tight(text) -> str:
     lines = blocks[0]
     for before, block in itertools.pairwise(blocks):
         plain = not any(b.startswith(("def ", "@", "class ")) for b in (before, block)) and "\n" not in before + block
-        mended = block.split("(")[0].rpartition(".")[2] in DEFINES
-        lines += ("\n" if plain else "\n\n" if mended else "\n\n\n") + block
+        lines += ("\n" if plain else "\n\n\n") + block
     return lines
-
-
-DEFINES = ("defvjp", "defjvp", "def_vmap", "defjvps")
 
 
 class Collected:
@@ -51,7 +47,7 @@ class Collected:
     """
 
     def __init__(self, taken):
-        self.imports, self.parts, self.annotated = set(), [], False
+        self.imports, self.parts = set(), []
         self.names = {id(jax): "jax", id(jnp): "jnp", id(np): "np"}
         self.used = {"jax", "jnp", "np", *taken}
         self.alive = []  # ids are of objects that live
@@ -62,8 +58,7 @@ class Collected:
 
     @property
     def imported_lines(self) -> str:
-        future = ["from __future__ import annotations"] if self.annotated else []
-        return "\n".join([*future, *sorted(self.imports)])
+        return "\n".join(sorted(self.imports))
 
     def name(self, thing, wish: str) -> str:
         """The name under which a thing is at hand, once all that it needs is defined."""
@@ -207,7 +202,6 @@ class Collected:
         for default, value in given.items():
             if any(_loaded(default)):
                 edits.append((*_span(default), self.value(value)))
-        self.annotated |= any(a.annotation for a in ast.walk(node.args) if isinstance(a, ast.arg)) or bool(node.returns)
         text = self.written(function, node, _refers(function), edits)
         self.parts.append(f"{decorator}\n{text}" if decorator else text)
         return name
@@ -226,14 +220,13 @@ class Collected:
         if name != thing.__name__:
             raise NotText(f"two things called {thing.__name__}")
         bound = {name: vars(module)[name] for name in _loaded(node) if name in vars(module) and name != thing.__name__}
-        self.annotated = True
         parts = [*(f"@{self.written(thing, d, bound)}" for d in node.decorator_list), self.written(thing, node, bound)]
         self.parts.append("\n".join(parts))
         return name
 
     def written(self, thing, node, bound: dict, edits=()) -> str:
         """The text of a node, with the names that what it refers to has here."""
-        edits = list(edits)
+        edits = [*edits, *_without_annotations(node, _lines_of(thing))]
         renamed = {name: given for name, value in bound.items() if (given := self.name(value, name)) != name}
         for inner in ast.walk(node):
             if isinstance(inner, ast.Name) and inner.id in renamed:
@@ -321,6 +314,19 @@ def _loaded(node) -> set:
 
 def _annotations(node):
     return [a for a in (getattr(node, "annotation", None), getattr(node, "returns", None)) if a is not None]
+
+
+def _without_annotations(node, lines):
+    """Edits that take annotations away, which refer to more than what runs; fields of a class keep one."""
+    for inner in ast.walk(node):
+        if isinstance(inner, ast.arg) and inner.annotation:
+            start = inner.lineno, inner.col_offset + len(inner.arg.encode())
+            yield start, _span(inner.annotation)[1], ""
+        elif isinstance(inner, ast.FunctionDef) and inner.returns:
+            number, before = inner.returns.lineno, lines[inner.returns.lineno - 1][: inner.returns.col_offset]
+            yield (number, len(before[: before.rindex(b"->")].rstrip())), _span(inner.returns)[1], ""
+        elif isinstance(inner, ast.AnnAssign) and isinstance(node, ast.ClassDef):
+            yield *_span(inner.annotation), "object"
 
 
 def _lines_of(thing) -> list[bytes]:

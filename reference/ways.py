@@ -238,6 +238,7 @@ INTERLEAVED = Way(
         f"got = pull({call.bar}){_at(call)}",
     ],
     others=True,
+    same=False,
     compiled=False,
 )
 ELSEWHERE = Way(
@@ -249,6 +250,14 @@ ELSEWHERE = Way(
         f"got = {_eager(call)}",
     ],
     others=True,
+    same=False,
+    compiled=False,
+)
+TRACED = Way(
+    "traced",
+    "after a call under jit",
+    Call.derivative,
+    lambda call: [f"jax.jit(derivative)({call.all})", f"got = {_eager(call)}"],
     compiled=False,
 )
 
@@ -273,5 +282,6 @@ PARTICULAR = {
     "homogeneous": lambda chosen, names, powers: map(_scaled, powers),
     "additive": lambda *_: [_summed()],
     "zero": lambda *_: [_nothing()],
-    "repeatable": lambda *_: [AGAIN, INTERLEAVED, ELSEWHERE],
+    "eager": lambda *_: [TRACED],
+    "repeatable": lambda *_: [AGAIN, INTERLEAVED, ELSEWHERE, TRACED],
 }
