@@ -23,6 +23,7 @@ from .precision import compiled
 from .pullback import stacked_pullback, to_numpy
 from .subject import Local, Subject
 from .trials import GIVEN, VALUES, Trial, cotangents
+from .wholes import uses
 from .widening import CannotWiden
 
 STILL = ((0, 0.0, 0.0),) * COPIES
@@ -103,6 +104,20 @@ class Session:
         words = [GIVEN, f"{GIVEN}, one element of the cotangent", *[GIVEN] * self.profile.cotangents]
         return [self.trial(self.subject.example, words[i], i, i == 1) for i in range(self.profile.cotangents)]
 
+    @functools.cached_property
+    def uses(self) -> list:
+        """What the definition, and the derivative by hand, do with each leaf where that is an integer."""
+        local, cotangent = self.local(self.subject.example, self.subject.dtype), self.example[0].cotangent
+        of_definition = uses(local.equations)
+        try:
+            with local.precision():
+                cast = self.subject.cast(self.subject.example, local.dtype)
+                by_hand = uses(jax.make_jaxpr(local.pullback)(cast, local.cast_outputs(cotangent)))
+        except Exception:  # what cannot be traced is said elsewhere
+            return of_definition
+        together = zip(of_definition, by_hand, strict=False)  # behind the arguments come the cotangents
+        return [dataclasses.replace(use, constants=use.constants | other.constants) for use, other in together]
+
     def rounded(self, trial: Trial, dtype: str) -> Trial:
         """The trial as the dtype sees it."""
         primals = self.subject.real_cast(trial.primals, dtype)
@@ -125,6 +140,10 @@ class Session:
         if key not in self._measured:
             self._measured[key] = trial, self.measure(self.rounded(trial, dtype), dtype)
         return self._measured[key][1]
+
+    def leaves_domain(self, trial: Trial) -> bool:
+        """Whether the definition is not finite at a trial."""
+        return not all(np.isfinite(out).all() for out in self.measured(trial, self.subject.dtype).truth[0])
 
     def measure(self, trial: Trial, dtype: str) -> Yardstick:
         """The same of a trial that is rounded already, not kept."""

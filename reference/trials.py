@@ -6,20 +6,20 @@ finite.
 """
 
 import dataclasses
-import functools
 import itertools
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 
 import jax
 import numpy as np
 
 from manual_backprop.signature import kind_of
 
+from .kept import free, kept
+from .wholes import Use, is_permutation, other_integers, other_mask, within
 from .widening import kind
 
 OTHERS = (2, 3, 5, 7, 9, 11, 13, 129)  # lengths of the thorough profile
 GIVEN = "as given"
-LOWEST = 2.0**-8  # above a bound, so that a positive number is not zero
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -35,108 +35,6 @@ class Trial:
     def given(self) -> bool:
         """Whether these are the values of the example."""
         return self.words.startswith(GIVEN)
-
-
-# --- what an array keeps ---------------------------------------------------------------------------------------------
-
-
-def kept(array) -> tuple[str, Callable]:
-    """What an array of floats has that a random one has not: words, and the map that gives a random one the same."""
-    a = np.asarray(array, np.float64)
-    for words, holds, impose in PROPERTIES:
-        if a.size and holds(a):
-            return words, functools.partial(impose, a)
-    return "", lambda x: x
-
-
-def _rows(a):
-    return a.ndim and a.shape[-1] > 1
-
-
-def _near(a, b):
-    """Equal but for the rounding of single precision: the arrays are examples, not answers."""
-    return bool(np.all(np.abs(a - b) <= np.finfo(np.float32).eps * 4 * (np.abs(a) + np.abs(b) + b.shape[-1])))
-
-
-def _square(a):
-    return a.ndim >= 2 and a.shape[-1] == a.shape[-2] > 1
-
-
-def _symmetric(a):
-    return _square(a) and _near(a, np.swapaxes(a, -1, -2)) and bool(np.any(a))
-
-
-def _definite(a):
-    return _symmetric(a) and bool(np.all(np.linalg.eigvalsh(a) > 0))
-
-
-def _triangle(a, side):
-    return _square(a) and bool(np.all(side(a) == a)) and bool(np.all(np.diagonal(a, axis1=-2, axis2=-1)))
-
-
-def _softmax(x):
-    e = np.exp(np.clip(x, -30, 30) - np.max(np.clip(x, -30, 30), axis=-1, keepdims=True))
-    return e / e.sum(axis=-1, keepdims=True)
-
-
-def _positive(a, x):
-    low, high = a.min(), a.max()
-    moved = np.abs(x) + LOWEST
-    return moved * (np.sqrt(low * high) if high < LOWEST or low > 1 / LOWEST else 1.0)
-
-
-def _unit_rows(x):
-    norm = np.linalg.norm(x, axis=-1, keepdims=True)
-    first = np.eye(x.shape[-1])[0]
-    return np.where(norm > 0, x / np.where(norm > 0, norm, 1), first)
-
-
-def _diagonal(x, side):
-    diagonal = np.eye(x.shape[-1]) * (np.abs(x) + 1)
-    return side(x, -1 if side is np.tril else 1) + diagonal
-
-
-PROPERTIES = (
-    ("not finite somewhere: kept as it is", lambda a: not np.isfinite(a).all(), lambda a, x: a),
-    ("zeros and ones", lambda a: a.size > 1 and set(np.unique(a)) == {0, 1}, lambda a, x: (x > 0).astype(float)),
-    (
-        "rows that sum to one",
-        lambda a: _rows(a) and bool(np.all(a >= 0)) and _near(a.sum(-1), np.ones(a.shape[:-1] or (1,))[..., :]),
-        lambda a, x: _softmax(x),
-    ),
-    (
-        "symmetric, positive definite",
-        _definite,
-        lambda a, x: (
-            x @ np.swapaxes(x, -1, -2) / max(1.0, float(np.max(np.abs(x)))) + np.eye(x.shape[-1]) * a.shape[-1]
-        ),
-    ),
-    ("symmetric", _symmetric, lambda a, x: (x + np.swapaxes(x, -1, -2)) / 2),
-    ("lower triangular", lambda a: _triangle(a, np.tril), lambda a, x: _diagonal(x, np.tril)),
-    ("upper triangular", lambda a: _triangle(a, np.triu), lambda a, x: _diagonal(x, np.triu)),
-    (
-        "sorted",
-        lambda a: a.ndim and a.shape[-1] > 2 and bool(np.all(np.diff(a) > 0)),
-        lambda a, x: np.sort(np.abs(x) + LOWEST if a.min() > 0 else x, axis=-1),
-    ),
-    (
-        "rows of length one",
-        lambda a: _rows(a) and _near(np.linalg.norm(a, axis=-1), np.ones(a.shape[:-1] or (1,))),
-        lambda a, x: _unit_rows(x),
-    ),
-    (
-        "between zero and one",
-        lambda a: bool(np.all((a > 0) & (a < 1))) and a.size > 2,
-        lambda a, x: np.clip(1 / (1 + np.exp(-np.clip(x, -30, 30))), LOWEST, 1 - LOWEST),
-    ),
-    ("positive", lambda a: bool(np.all(a > 0)), _positive),
-    ("not negative", lambda a: bool(np.all(a >= 0)) and a.size > 4 and bool(np.any(a)), lambda a, x: np.abs(x)),
-    (
-        "between minus one and one",
-        lambda a: a.size > 7 and bool(np.all(np.abs(a) <= 1)),
-        lambda a, x: np.tanh(x) * (1 - LOWEST),
-    ),
-)
 
 
 # --- other values ----------------------------------------------------------------------------------------------------
@@ -190,35 +88,70 @@ def cotangents(rng: np.random.Generator, outputs, sparse: bool = False) -> tuple
     return tuple(map(one, outputs))
 
 
-def other_values(primals, differentiated, words: str, near=(0.0, 1.0, -1.0), seed: int = 0) -> tuple:
-    """Primals of the same shapes, with the values that these words name; each leaf keeps what it has."""
+def other_values(primals, differentiated, words: str, near=(0.0, 1.0, -1.0), seed: int = 0, uses=None) -> tuple:
+    """Primals of the same shapes, with the values that these words name; each leaf keeps what it has.
+
+    uses  what the function does with each leaf, where that is an integer: see `wholes.uses`
+    """
     rng = np.random.default_rng([seed, list(VALUES).index(words)])
     near = np.asarray(sorted({0.0, *near}))
-    return tuple(_other(rng, a, chosen, words, near) for a, chosen in zip(primals, differentiated, strict=True))
+    lengths = {n for a in primals if kind(a.dtype) == "float" for n in np.shape(a)}
+    uses = uses or [Use()] * len(primals)
+
+    def other(a, chosen, use):
+        if kind_of(a) == "integer":
+            return other_integers(rng, a, words, use, lengths)
+        if kind_of(a) == "boolean":
+            return other_mask(rng, a, words)
+        return _other(rng, a, chosen, words, near) if kind(a.dtype) == "float" else a
+
+    return _in_order(primals, list(map(other, primals, differentiated, uses)), differentiated)
+
+
+def with_its_own_integers(primals, example) -> tuple:
+    """The primals, with the integers and masks of the example, among them masks that mask nothing."""
+    return tuple(
+        b if kind(a.dtype) != "float" or _is_mask(b) or (np.size(b) > 1 and not np.any(b)) else a
+        for a, b in zip(primals, example, strict=True)
+    )
 
 
 def _other(rng, a, chosen, words, near):
-    if kind(a.dtype) != "float":
-        return _whole(rng, a)
     if not chosen:
         return a
-    if np.ndim(a) == 0 and a and words not in ("fresh", "mixed sizes"):
-        return a  # a lone number is a scale, a temperature, an epsilon
     if np.ndim(a) == 0:
-        return np.asarray(a * 2.0 ** rng.uniform(-1, 1)) if a else np.asarray(rng.normal())
+        return _lone(rng, a, words)
+    if _is_mask(a) and kept(a)[0] != "the identity":
+        return other_mask(rng, a, words).astype(np.float64)
     return np.asarray(kept(a)[1](VALUES[words](rng, np.shape(a), near)), np.float64)
 
 
-def _whole(rng, a):
-    """Integers and keys like these: a permutation stays one, what is sorted stays sorted, the range is kept."""
-    if kind_of(a) == "key" or not np.size(a):
+def _lone(rng, a, words):
+    """A lone number is a scale, a temperature, a probability, an epsilon."""
+    if words not in ("fresh", "mixed sizes"):
         return a
-    flat = np.ravel(np.asarray(a))
-    if flat.size > 1 and np.all(np.diff(flat) >= 0):
-        return a
-    distinct = len(np.unique(flat)) == flat.size
-    drawn = rng.permutation(flat) if distinct and flat.size > 2 else rng.choice(flat, size=flat.size)
-    return drawn.reshape(np.shape(a))
+    if not a:
+        return np.asarray(rng.random() * (1 if words == "fresh" else -1))
+    factor = 2.0 ** rng.uniform(-1, 1)
+    return np.asarray(a * factor / (1 - a + a * factor) if 0 < a < 1 else a * factor)
+
+
+def _in_order(examples, drawn, chosen) -> tuple:
+    """What is above what in the example stays so, number by number: bounds, corners of a box, times."""
+    for _, i, j in itertools.product(range(2), range(len(drawn)), range(len(drawn))):
+        if chosen[i] and chosen[j] and _below(examples[i], examples[j]):
+            drawn[i], drawn[j] = np.minimum(drawn[i], drawn[j]), np.maximum(drawn[i], drawn[j])
+    return tuple(drawn)
+
+
+def _below(a, b):
+    if np.shape(a) != np.shape(b) or (np.ndim(a) > 0 and (np.size(a) < 3 or not (free(a) and free(b)))):
+        return False
+    return bool(np.max(a) < np.min(b) or (np.size(a) > 4 and np.all(a < b)))
+
+
+def _is_mask(a):
+    return np.size(a) > 1 and set(np.unique(a)) == {0, 1}
 
 
 # --- other lengths ---------------------------------------------------------------------------------------------------
@@ -246,10 +179,12 @@ def _replaced(primals, differentiated, lengths, words):
     rng = np.random.default_rng(0)
     shapes = [tuple(lengths.get(n, n) for n in np.shape(a)) for a in primals]
     if shapes != [np.shape(a) for a in primals]:
-        yield words, tuple(_of_shape(rng, a, shape) for a, shape in zip(primals, shapes, strict=True))
+        yield words, tuple(_of_shape(rng, a, shape, lengths) for a, shape in zip(primals, shapes, strict=True))
 
 
-def _of_shape(rng, a, shape):
+def _of_shape(rng, a, shape, lengths):
+    if kind_of(a) == "integer":
+        return _whole_of_shape(rng, np.asarray(a), shape, lengths)
     if shape == np.shape(a):
         return a
     if kind(a.dtype) == "float":
@@ -257,6 +192,17 @@ def _of_shape(rng, a, shape):
     if kind_of(a) == "key":
         return jax.random.split(jax.random.key(0), shape)
     return _tiled(np.asarray(a), shape)
+
+
+def _whole_of_shape(rng, a, shape, lengths):
+    """Integers that stay in range: labels of fewer classes, indices of fewer rows, a permutation of fewer."""
+    if shape != a.shape and is_permutation(a):
+        return rng.permuted(np.broadcast_to(np.arange(shape[-1], dtype=a.dtype), shape), axis=-1)
+    tiled = a if shape == a.shape else _tiled(a, shape)
+    for old, new in sorted(lengths.items()):
+        if np.size(a) and np.max(a) < old:
+            return within(tiled, old, new)
+    return tiled
 
 
 def _can_keep(a, shape):

@@ -8,7 +8,7 @@ import numpy as np
 from ..finding import Finding
 from ..points import constants
 from ..session import Session, malformed
-from ..trials import KINKED, other_values
+from ..trials import KINKED, other_values, with_its_own_integers
 from .naming import dtypes, named
 
 
@@ -66,8 +66,12 @@ def _at_values(session, words, check):
     near = _constants(session)
     for i, kind_of_values in enumerate(words):
         example = session.subject.example
-        primals = other_values(example, session.subject.differentiated, kind_of_values, near, session.seed)
+        primals = other_values(
+            example, session.subject.differentiated, kind_of_values, near, session.seed, session.uses
+        )
         trial = session.trial(primals, kind_of_values, 100 + i)
+        if session.leaves_domain(trial):  # perhaps for the integers alone
+            trial = session.trial(with_its_own_integers(primals, example), kind_of_values, 100 + i)
         for dtype in dtypes(session):
             yield from session.judge(check, trial, dtype, session.answer(trial, dtype), outputs=True)
 

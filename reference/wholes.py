@@ -1,0 +1,226 @@
+"""Integers, booleans and masks like the example's: what the function asks of them, and others that may be tried.
+
+Indices that the example has once are tried twice, for what is written twice has to add; a label that the function
+compares with a constant is tried as that constant, for padding has to be ignored in both halves; a mask is tried with
+rows that are empty and rows that are full.  What the function makes of these its definition says: where that is not
+finite, nothing is judged.
+"""
+
+import dataclasses
+
+import numpy as np
+
+from manual_backprop.signature import kind_of
+
+from .interpreter import inner_jaxprs, names, open_jaxpr
+
+FEW = 2**16  # integers of a smaller range are listed
+
+
+@dataclasses.dataclass(frozen=True)
+class Use:
+    """What a function does with one of its integers.
+
+    constants  what it is compared with: an index of padding, a label to be ignored
+    places     where things are written to, so that of equal ones one alone would last: they have to differ
+    """
+
+    constants: frozenset = frozenset()
+    places: bool = True
+
+
+# --- what a function does with its integers --------------------------------------------------------------------------
+
+
+def uses(closed) -> list[Use]:
+    """Of every argument of a traced function, what it does with it where it is an integer."""
+    jaxpr, _ = open_jaxpr(closed)
+    seen = _Seen([set() for _ in jaxpr.invars], set())
+    _follow(closed, [frozenset([i]) for i in range(len(jaxpr.invars))], [None] * len(jaxpr.invars), seen)
+    return [Use(frozenset(constants), i in seen.places) for i, constants in enumerate(seen.constants)]
+
+
+@dataclasses.dataclass
+class _Seen:
+    constants: list[set]
+    places: set
+
+
+def _follow(closed, sources, numbers, seen, again=False):
+    """Where the arguments' integers go, equation by equation: (sources, numbers) of the outputs.
+
+    sources  of every value, the arguments that its integers come from
+    numbers  of every value, the single integer that it holds, if it is known
+    """
+    jaxpr, constants = open_jaxpr(closed)
+    known = dict(zip(jaxpr.invars, zip(sources, numbers, strict=True), strict=True))
+    known.update(zip(jaxpr.constvars, [(frozenset(), _number(c)) for c in constants], strict=False))
+
+    def read(atom):
+        return (frozenset(), _number(atom.val)) if hasattr(atom, "val") else known.get(atom, (frozenset(), None))
+
+    for equation in jaxpr.eqns:
+        inputs = list(map(read, equation.invars))
+        from_all = frozenset().union(*(origin for origin, _ in inputs))
+        _note(equation, inputs, seen)
+        for inner in inner_jaxprs(equation):
+            count = len(open_jaxpr(inner)[0].invars)
+            handed = inputs[len(inputs) - count :] if count <= len(inputs) else [(from_all, None)] * count
+            found = _follow(inner, *map(list, zip(*handed, strict=True)), seen) if handed else []
+            looped = equation.primitive.name in ("scan", "while")
+            if looped and any(origin - from_all for origin, _ in found):
+                from_all = from_all.union(*(origin for origin, _ in found))
+        passed = inputs[0][1] if equation.primitive.name in _KEEPS and inputs else None
+        for out in equation.outvars:
+            whole = np.issubdtype(getattr(out.aval, "dtype", np.float64), np.integer)
+            known[out] = (from_all if whole else frozenset(), passed)
+    return [read(atom) for atom in jaxpr.outvars]
+
+
+_KEEPS = names("broadcast_in_dim convert_element_type reshape squeeze copy pvary")
+
+
+def _number(value):
+    """A single integer, as one."""
+    if getattr(value, "dtype", None) is not None and kind_of(value) != "integer":
+        return None
+    return int(value) if np.size(value) == 1 and isinstance(np.ravel(value)[0], int | np.integer) else None
+
+
+def _note(equation, inputs, seen):
+    name = equation.primitive.name
+    if name in ("eq", "ne"):
+        for (origin, _), (_, number) in (inputs, inputs[::-1]):
+            for place in origin if number is not None else ():
+                seen.constants[place].add(number)
+    written = name == "scatter" or (name.startswith(("scatter", "gather")) and equation.params.get("unique_indices"))
+    if written and len(inputs) > 1:
+        seen.places |= inputs[1][0]
+
+
+# --- others like these -----------------------------------------------------------------------------------------------
+
+
+def other_integers(rng, a, words: str, use: Use = Use(), lengths=()):
+    """Integers like these, for one of the kinds of values: the range is kept, and so is what they are good for.
+
+    A permutation stays one, offsets into an array stay offsets, what ascends ascends, places stay different.
+    """
+    a = np.asarray(a)
+    if not a.size:
+        return a
+    return _cast(_others(rng, a, words, use, lengths), a)
+
+
+def _cast(drawn, a):
+    info = np.iinfo(a.dtype)
+    return np.clip(drawn, info.min, info.max).astype(a.dtype)
+
+
+def _others(rng, a, words, use, lengths):
+    low, high = int(a.min()), int(a.max())
+    special = sorted(use.constants)
+    if a.size == 1:
+        zero = words in ("zeros", "nothing but zeros") and low > 0
+        return np.full(a.shape, 0 if zero else rng.choice(special) if words == "edges" and special else low)
+    if is_permutation(a) and a.shape[-1] in lengths:
+        return rng.permuted(a, axis=-1)
+    if are_offsets(a, lengths):
+        inner = np.sort(rng.integers(0, high + 1, size=a.size - 2))
+        return np.concatenate([[0], inner, [high]])
+    if use.places and len(np.unique(a)) == a.size:
+        return rng.permutation(np.ravel(a)).reshape(a.shape)
+    drawn = _drawn(rng, a, words, _pool(a, low, high), special)
+    return np.sort(drawn, axis=-1) if ascends(a) else drawn
+
+
+def _pool(a, low, high):
+    """What may be drawn: from zero to the largest, and every negative number of the example."""
+    rest = np.arange(0 if high - max(low, 0) < FEW else max(low, 0), high + 1) if 0 <= high < FEW else np.unique(a)
+    return np.union1d(rest, np.unique(a)) if low < 0 else rest
+
+
+def _drawn(rng, a, words, pool, special):
+    ends = [pool[0], pool[-1], *special]
+    if words == "ties":
+        return rng.choice(rng.choice(pool, 2), size=a.shape)
+    if words == "zeros":
+        return np.where(
+            rng.random(a.shape) < 0.5, max(pool[0], 0) if pool[0] <= 0 else pool[0], rng.choice(pool, a.shape)
+        )
+    if words == "nothing but zeros":
+        return np.full(a.shape, 0 if pool[0] <= 0 <= pool[-1] else pool[0])
+    if words == "equal rows":
+        return np.full(a.shape, rng.choice(ends[1:]))
+    if words == "edges":
+        return np.where(rng.random(a.shape) < 0.5, rng.choice(ends, a.shape), rng.choice(pool, a.shape))
+    return rng.choice(pool, a.shape)
+
+
+def is_permutation(a) -> bool:
+    """Whether every row holds 0, 1, …, n - 1 in some order, for more than two of them."""
+    n = a.shape[-1] if a.ndim else 0
+    return n > 2 and bool(np.all(np.sort(a, axis=-1) == np.arange(n)))
+
+
+def are_offsets(a, lengths) -> bool:
+    """Whether these ascend from zero to one of the lengths: where the parts of an array begin and end."""
+    return a.ndim == 1 and a.size > 2 and a[0] == 0 and int(a[-1]) in lengths and ascends(a)
+
+
+def ascends(a) -> bool:
+    """Whether every row ascends, and does not merely repeat."""
+    wide = np.asarray(a).astype(np.int64) if a.dtype.kind != "u" else np.asarray(a).astype(object)
+    steps = np.diff(wide, axis=-1) if a.ndim and a.shape[-1] > 1 else np.zeros(0)
+    return bool(steps.size) and bool(np.all(steps >= 0)) and bool(np.any(steps > 0))
+
+
+def within(a, old: int, new: int):
+    """Integers below a length that is replaced by a shorter one, kept below that: labels, indices of rows."""
+    inside = np.size(a) and np.min(a) >= 0 and np.max(a) < old
+    return a % new if inside and 0 < new <= np.max(a) else a
+
+
+# --- masks -----------------------------------------------------------------------------------------------------------
+
+
+def other_mask(rng, a, words: str):
+    """A mask of such a shape; rows with a single one, with all ones in front, triangles and symmetry stay."""
+    b = np.asarray(a).astype(bool)
+    if not b.size or _is_triangle(b):
+        return b
+    if b.ndim and b.shape[-1] > 1:
+        if np.all(b.sum(-1) == 1):
+            return np.arange(b.shape[-1]) == rng.integers(b.shape[-1], size=(*b.shape[:-1], 1))
+        for turned in (slice(None), slice(None, None, -1)):
+            if not (b == b.ravel()[0]).all() and np.all(np.diff(b[..., turned].astype(int), axis=-1) <= 0):
+                return _in_front(rng, b, words)[..., turned]
+    drawn = _mask(rng, b.shape, words)
+    if b.ndim > 1 and b.shape[-1] == b.shape[-2] > 1 and np.array_equal(b, np.swapaxes(b, -1, -2)) and not b.all():
+        return drawn | np.swapaxes(drawn, -1, -2)
+    return drawn
+
+
+def _mask(rng, shape, words):
+    if words in ("nothing but zeros", "equal rows"):
+        return np.full(shape, words == "equal rows")
+    drawn = rng.random(shape) < 0.5
+    if words in ("zeros", "ties", "edges") and len(shape) > 1:
+        kind_of_row = rng.random((*shape[:-1], 1))
+        drawn = np.where(kind_of_row < 0.4, False, np.where(kind_of_row > 0.8, True, drawn))
+    return drawn
+
+
+def _in_front(rng, b, words):
+    """Rows of ones followed by zeros."""
+    n = b.shape[-1]
+    most = {"nothing but zeros": 0, "equal rows": n}.get(words)
+    counts = rng.integers(n + 1, size=(*b.shape[:-1], 1)) if most is None else most
+    return np.broadcast_to(np.arange(n) < counts, b.shape)
+
+
+def _is_triangle(b):
+    square = b.ndim >= 2 and b.shape[-1] == b.shape[-2] > 1
+    return square and any(
+        np.array_equal(b, np.broadcast_to(half(np.ones(b.shape[-2:], bool)), b.shape)) for half in (np.tril, np.triu)
+    )
