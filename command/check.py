@@ -5,31 +5,36 @@ from collections.abc import Iterator, Sequence
 from manual_backprop.architecture import ExpressionError, build
 from manual_backprop.reference.contract import INDEPENDENT, contract
 from manual_backprop.reference.finding import Finding
-from manual_backprop.reference.points import instances, point
-from manual_backprop.rule import Elementary, Rule
+from manual_backprop.reference.points import point
+from manual_backprop.rule import Elementary
 from manual_backprop.rules import RULES
 from manual_backprop.sampling import any_input
+
+from .run import instances
 
 
 def check(names, expression, shape, values, seed, dtypes) -> list[Finding]:
     """Every finding about rules by name, over several lengths, or about one network at one shape."""
-    return [
-        finding
-        for rule, lengths in _subjects(names, expression, shape, seed)
-        for kind in values
-        for finding in contract(rule, point(rule, lengths, kind, seed), dtypes, INDEPENDENT)
-    ]
+    found = []
+    for rule, lengths, kind, thorough in _points(names, expression, shape, values, seed):
+        oracles = INDEPENDENT if thorough else ()
+        found += contract(rule, point(rule, lengths, kind, seed), dtypes, oracles, optimised=True)
+    return found
 
 
-def _subjects(names: Sequence[str], expression: str | None, shape, seed: int) -> Iterator[tuple[Rule, tuple]]:
+def _points(names: Sequence[str], expression: str | None, shape, values, seed: int) -> Iterator[tuple]:
+    """(rule, input shape, kind of values, whether to ask independent oracles): a rule's as in a run."""
     if expression:
         rule = build(expression)
-        yield rule, any_input(rule) if shape is None else shape
+        for kind in values:
+            yield rule, any_input(rule) if shape is None else shape, kind, True
     for name in names:
         rule = build(name)
         if not isinstance(rule, Elementary):
             raise ExpressionError(f"{name!r} is a combinator, not a rule; rules: {', '.join(RULES)}")
-        yield from instances(rule, 3, seed)
+        for bound, lengths, kind, _, thorough in instances(rule, seed):
+            if kind in values:
+                yield bound, lengths, kind, thorough
 
 
 def sentence(findings: Sequence[Finding]) -> str:

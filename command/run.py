@@ -30,7 +30,8 @@ from . import experiments, lowering
 BLOCK = 1000  # networks: compiling anew costs as much as some 100 of them, and they leave about 1 GB with JAX
 
 # What every rule is tried with: for each choice of lengths, the kinds of values, and how many of the run's dtypes.
-# A dtype costs a compilation at every choice of lengths, kinds of values cost next to nothing.
+# A dtype costs a compilation at every choice of lengths, kinds of values cost next to nothing; at the odd lengths
+# rules are compiled as their users run them, elsewhere quickly.
 EFFORT = {
     "odd": (VALUES, len(DTYPES)),
     "one": (VALUES, len(DTYPES)),
@@ -98,22 +99,31 @@ def _in_blocks(function: Callable, items: Sequence) -> Iterator:
         yield from _side_by_side(function, items[start : start + BLOCK])
 
 
+def instances(rule, seed: int) -> Iterator[tuple[Rule, tuple, str, int, bool]]:
+    """All that a rule is tried with: itself at certain lengths, its input's shape, the kind of values, the number of
+    dtypes, and whether independent oracles are asked and it is compiled as its users run it."""
+    for choice, (kinds_of_values, precisions) in EFFORT.items():
+        for bound, shape in chosen(rule, choice, seed):
+            for values in kinds_of_values:
+                yield bound, shape, values, precisions, choice == "odd"
+
+
 def check_rule(rule, seed: int, dtypes=DTYPES) -> list[dict]:
     """The worst finding of each check, leaf and dtype of one rule, over all choices of lengths and kinds of values."""
     ledger = Ledger()
-    for choice, (kinds_of_values, precisions) in EFFORT.items():
-        oracles = INDEPENDENT if choice == "odd" else ()
-        for bound, shape in chosen(rule, choice, seed):
-            for values in kinds_of_values:
-                for line in check_point(bound, shape, values, seed, dtypes[:precisions], oracles):
-                    ledger.add(line | {"family": "rule", "subject": rule.name})
+    for bound, shape, values, precisions, thorough in instances(rule, seed):
+        oracles = INDEPENDENT if thorough else ()
+        for line in check_point(bound, shape, values, seed, dtypes[:precisions], oracles, thorough):
+            ledger.add(line | {"family": "rule", "subject": rule.name})
     return ledger.lines()
 
 
-def check_point(rule: Rule, shape: tuple, values: str, seed: int, dtypes=DTYPES, oracles=()) -> Iterator[dict]:
+def check_point(
+    rule: Rule, shape: tuple, values: str, seed: int, dtypes=DTYPES, oracles=(), optimised: bool = False
+) -> Iterator[dict]:
     """Every finding at one point, as record lines that say how to come back to it."""
     at = point(rule, shape, values, seed)
-    for finding in contract(rule, at, dtypes, oracles):
+    for finding in contract(rule, at, dtypes, oracles, optimised):
         yield line_of(dataclasses.replace(finding, reproduction=reproduction(rule, at, finding.dtype)))
 
 

@@ -67,7 +67,7 @@ def check(
     _callable_at_all(subject, seconds)
     session = Session(subject, PROFILES[profile], seed)
     _traceable(session)
-    findings: list[Finding] = _raises(session, chosen)
+    findings: list[Finding] = _raises(session, chosen, seconds)
     chosen = () if findings else chosen
     first = [name for name in chosen if name in FIRST]
     for check_name in first:
@@ -81,9 +81,10 @@ def check(
     findings += [
         left_out(check=n, message=f"left out by the {profile} profile; checks={n!r} asks for it") for n in without
     ]
-    findings = explained(session, blamed(_worst(findings)))
+    findings = blamed(_worst(findings))
+    findings = _helped(lambda: explained(session, findings), seconds) or findings
     if reproduce:
-        findings = reproduced(session, findings)
+        findings = _helped(lambda: reproduced(session, findings), seconds) or findings
     return Result(str(subject), tuple(findings), tuple(session.outside), time.monotonic() - start)
 
 
@@ -134,25 +135,25 @@ def _traceable(session):
 NO_DERIVATIVE = ("JVP", "ifferentiation", "differentiable", "differentiate", "Linearization", "ranspos")
 
 
-def _raises(session, chosen) -> list[Finding]:
+def _raises(session, chosen, seconds) -> list[Finding]:
     """What a derivative raises when it is traced, once for all checks; what has no derivative at all is refused."""
+    local = session.local(session.subject.example, session.subject.dtype)
     try:
-        session.local(session.subject.example, session.subject.dtype).trace_hand()
+        _within(seconds, local.trace_hand)
         return []
     except Exception as error:
-        said = f"{type(error).__name__}: {first_line(error)}"
         if isinstance(error, NotImplementedError) or any(word in str(error) for word in NO_DERIVATIVE):
+            said = f"{type(error).__name__}: {first_line(error)}"
             message = f"{session.subject}: JAX cannot differentiate the function, and nobody did by hand: {said}"
             advice = "argnums= leaves an argument out; a jax.custom_vjp gives it a derivative."
             raise Unusable(f"{message}. {advice}") from error
-        form = "structure" if "bwd" in str(error) or "custom_vjp" in str(error) else "raised"
         make = functools.partial(Finding, str(session.subject), leaf="", dtype=session.subject.dtype)
-        others = [
-            make(check=name, verdict="abstained", message="the derivative raises under jit: see structure")
-            for name in chosen
-            if name != "structure"
+        others = [name for name in chosen if name != "structure"]
+        message = "the derivative does not get through jax.jit: see structure"
+        return [
+            make(check="structure", **_raised(error, seconds)),
+            *(make(check=name, verdict="abstained", message=message) for name in others),
         ]
-        return [make(check="structure", verdict="raised", message=f"under jit: {said}", fault=form), *others]
 
 
 def _one(session, name, seconds) -> list[Finding]:
@@ -162,14 +163,20 @@ def _one(session, name, seconds) -> list[Finding]:
         return _within(seconds, lambda: list(CHECKS[name](session)))
     except CannotTell as reason:
         return [Finding(**make, verdict="abstained", message=str(reason))]
-    except concurrent.futures.TimeoutError:
-        message = f"given up after {seconds:g} seconds; seconds= allows more"
-        return [Finding(**make, verdict="raised", message=message)]
-    except MemoryError:
-        return [Finding(**make, verdict="raised", message="out of memory; give smaller example arguments")]
     except Exception as error:
-        fault = "impure" if isinstance(error, jax.errors.UnexpectedTracerError) else "raised"
-        return [Finding(**make, verdict="raised", message=f"{type(error).__name__}: {first_line(error)}", fault=fault)]
+        return [Finding(**make, **_raised(error, seconds))]
+
+
+def _raised(error, seconds) -> dict:
+    """What is said of what went wrong instead of giving cotangents."""
+    said = f"{type(error).__name__}: {first_line(error)}"
+    if isinstance(error, concurrent.futures.TimeoutError):
+        said = f"given up after {seconds:g} seconds; seconds= allows more"
+    elif isinstance(error, MemoryError):
+        said = "out of memory; give smaller example arguments"
+    impure = isinstance(error, jax.errors.UnexpectedTracerError)
+    form = "structure" if "bwd" in str(error) else "raised"  # what JAX says of cotangents that do not fit
+    return {"verdict": "raised", "message": said, "fault": "impure" if impure else form}
 
 
 def _within(seconds, work):
@@ -184,6 +191,14 @@ def _within(seconds, work):
 
     threading.Thread(target=run, daemon=True).start()
     return done.result(timeout=seconds)
+
+
+def _helped(work, seconds):
+    """What comes of it in time: words and lines for a failure are a help, and no reason to hang with what hangs."""
+    try:
+        return _within(seconds, work)
+    except concurrent.futures.TimeoutError:
+        return None
 
 
 def _worst(findings) -> list[Finding]:

@@ -56,7 +56,7 @@ def _ladder(view, at):
     """
     measure = compiled(rounded(view.trace(view)))
 
-    @jax.jit
+    @compiled
     def climb(flat, others, bars, sigmas, lines, steps):
         def along(line, steps):
             def outputs(step):

@@ -40,7 +40,7 @@ class Finding:
         return self.verdict in ("right", "abstained")
 
     def __str__(self):
-        head = f"{self.subject}: {self.leaf} in {self.dtype} "
+        head = f"{self.subject}: {self.leaf} in {self.dtype} " if self.leaf else f"{self.subject}: in {self.dtype} "
         if self.verdict in ("raised", "abstained"):
             return f"{head}{self.verdict} [{self.check}]: {self.message}"
         if self.verdict == "right":

@@ -19,9 +19,10 @@ from .discrepancy import discrepancy, tells
 from .estimates import Abstains
 from .finding import Finding
 from .kinks import between, floating, focus, neighbours
+from .local import Local
 from .precision import compiled
 from .pullback import stacked_pullback, to_numpy
-from .subject import Local, Subject
+from .subject import Subject
 from .trials import GIVEN, VALUES, Trial, cotangents
 from .wholes import uses
 from .widening import CannotWiden

@@ -60,12 +60,13 @@ def test_a_primal_that_exhausts_memory_is_refused():
     assert "MemoryError: cannot allocate" in refused(made(_exhausted, square_back), X)
 
 
-def test_a_backward_pass_that_exhausts_memory_is_one_finding_a_check():
+def test_a_backward_pass_that_exhausts_memory_is_one_finding():
     result = check(made(square, _exhausted), X, checks=("truth", "zero", "shapes"))
     said = {finding.check: finding for finding in result.findings}
-    assert said["truth"].verdict == said["zero"].verdict == "raised"
-    assert "out of memory; give smaller example arguments" in said["zero"].message
-    assert "shapes" in said
+    assert not result.ok
+    assert said["structure"].verdict == "raised"
+    assert "out of memory; give smaller example arguments" in said["structure"].message
+    assert {said[name].verdict for name in ("truth", "zero", "shapes")} == {"abstained"}
 
 
 def _slowly(kept, y_bar):
@@ -82,8 +83,9 @@ def _in_time(backward, seconds):
     start = time.monotonic()
     result = check(made(square, backward), X, checks=("value", "zero"), seconds=seconds)
     assert time.monotonic() - start < 20
-    assert [finding.verdict for finding in result.findings] == ["raised"] * 2
-    assert all(f"given up after {seconds:g} seconds" in finding.message for finding in result.findings)
+    raised = [finding for finding in result.findings if finding.verdict == "raised"]
+    assert raised and not any(finding.verdict == "right" for finding in result.findings)
+    assert all(f"given up after {seconds:g} seconds" in finding.message for finding in raised)
 
 
 def test_what_hangs_in_python_is_given_up():

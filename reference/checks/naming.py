@@ -45,4 +45,4 @@ def _keeps_float64(session) -> bool:
 
 def first_line(error) -> str:
     """The first line of what an error says."""
-    return (str(error).strip().split("\n") or [""])[0][:200]
+    return (str(error).strip().split("\n") or [""])[0][:400]

@@ -1,0 +1,176 @@
+"""A subject at certain shapes, in a certain dtype: its definition and its derivative by hand, each traced once.
+
+The definition is the primal, whatever derivatives are written by hand inside it, as `widening` runs it.
+"""
+
+import functools
+from collections.abc import Callable
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from manual_backprop.signature import kind_of
+
+from .interpreter import open_jaxpr, walk
+from .precision import compiled
+from .pullback import program, pull
+from .subject import Subject, Unusable
+from .widening import CannotWiden, coarsest, kind, steadied, widened
+
+
+class Local:
+    """A subject at the shapes of these primals, in this dtype.
+
+    definition(*primals)           float64 in, float64 out: what the truth is the derivative of
+    hand(primals, cotangent)       the output and the cotangents of the derivative written by hand, in the dtype
+    """
+
+    def __init__(self, subject: Subject, primals, dtype: str):
+        self.subject, self.dtype = subject, dtype
+        self.steady: Steady | None = None
+        self.reverse, self.why = None, ""  # whether autodiff in reverse applies to the definition, once it was tried
+        cast = subject.cast(primals, dtype)
+        self.wide = subject.real_cast(primals, dtype)
+        with self.precision():
+            self.outputs = jax.eval_shape(subject, *cast)
+            if not self.outputs:
+                raise Unusable(f"{subject}: no float output; its derivative has nothing to be taken of")
+            if subject.definition is not None:
+                self.definition, self.unit = subject.definition, _coarsest(jax.make_jaxpr(subject)(*cast), dtype)
+                return
+            function = subject.plain if subject.truth else subject
+            if subject.truth:
+                self._must_agree(jax.eval_shape(function, *cast))
+            try:
+                traced = jax.make_jaxpr(function)(*cast)
+                self.definition, self.unit = widened(traced), _coarsest(traced, dtype)
+                if "reduce_max" in str(traced):
+                    self.steady = Steady(steadied(traced))
+                with jax.enable_x64(True):
+                    jax.eval_shape(self.definition, *primals)
+            except (CannotWiden, TypeError, ValueError) as error:
+                if not isinstance(error, CannotWiden):
+                    jax.make_jaxpr(function)(*cast)  # a function that cannot be traced at all says so itself
+                with jax.enable_x64(True):  # what cannot be widened runs in float64 from the start
+                    wide = subject.cast(primals, "float64") if dtype != "float64" else cast
+                    self.definition = _stripped(jax.make_jaxpr(function)(*wide))
+                self.unit = dtype
+
+    def _must_agree(self, outputs):
+        theirs, ours = ([o.shape for o in some] for some in (outputs, self.outputs))
+        if theirs != ours:
+            raise Unusable(f"{self.subject}: truth gives outputs of shapes {theirs}, the function {ours}")
+
+    @functools.cached_property
+    def equations(self):
+        """The definition as it is traced in float64."""
+        with jax.enable_x64(True):
+            return jax.make_jaxpr(self.definition)(*self.wide)
+
+    @functools.cached_property
+    def stops_gradient(self) -> bool:
+        """Whether the definition holds something constant on purpose."""
+        return "stop_gradient" in str(self.equations)
+
+    @functools.cached_property
+    def pullback_program(self):
+        """The derivative of the definition for stacks of points; definitions with the same equations share one."""
+        avals = [jax.ShapeDtypeStruct(o.shape, np.float64) for o in self.outputs]
+        captured = tuple(np.asarray(c).tobytes() for c in open_jaxpr(self.equations)[1] if kind_of(c) != "key")
+        key = str(self.equations), captured, str(avals)
+        return self.subject.programs.setdefault(key, program(self.definition))
+
+    def precision(self):
+        """64-bit JAX where the dtype needs it."""
+        wide = self.dtype == "float64" or any(
+            np.dtype(leaf.dtype).itemsize == 8 for leaf in self.subject.leaves if kind(leaf.dtype) == "float"
+        )
+        return jax.enable_x64(wide)
+
+    def pullback(self, primals, cotangent):
+        """jax.vjp of the function itself: the derivative written by hand, whoever wrote it."""
+        out, pull_back = self.subject.vjp(self.subject, primals)
+        return out, pull_back(tuple(jnp.asarray(c).astype(o.dtype) for c, o in zip(cotangent, out, strict=True)))
+
+    def forward_pass(self, primals):
+        """What runs between a forward and a backward pass, of arguments in the dtype: cotangent -> cotangents."""
+        out, pull_back = self.subject.vjp(self.subject, tuple(map(jnp.asarray, self.subject.cast(primals, self.dtype))))
+
+        def pull(cotangent):
+            return pull_back(tuple(map(jnp.asarray, cotangent)))
+
+        pull.out, pull.kept = out, pull_back.kept
+        return pull
+
+    def autodiff(self, primals, cotangent):
+        """What autodiff of the definition gives in the dtype itself."""
+        function = self.subject.plain if self.subject.truth else self.subject
+        with self.precision(), jax.default_matmul_precision("highest"):
+            cast = self.subject.cast(primals, self.dtype)
+            traced = jax.make_jaxpr(function)(*cast)
+            chosen = self.subject.differentiated
+
+            def run(cast, cotangent):
+                out, bars = pull(_stripped(traced), cast, cotangent)
+                return out, tuple(bar if c else None for bar, c in zip(bars, chosen, strict=True))
+
+            return jax.jit(run)(cast, self.cast_outputs(cotangent))
+
+    @functools.cached_property
+    def primal(self):
+        """The function itself, compiled in the dtype: no derivative is asked of it."""
+        return jax.jit(self.subject)
+
+    @functools.cached_property
+    def _jitted(self):
+        own = self.dtype == self.subject.dtype and [np.shape(a) for a in self.wide] == self.subject.shapes
+        return (jax.jit if own else compiled)(self.pullback)  # as its users run it, and elsewhere compiled quickly
+
+    def hand(self, primals, cotangent, eager: bool = False):
+        """(outputs, cotangents) in the dtype; None for a leaf that is not differentiated."""
+        run = self.pullback if eager else self._jitted
+        with self.precision(), jax.default_matmul_precision("highest"):
+            cast = self.subject.cast(primals, self.dtype)
+            return run(tuple(map(jnp.asarray, cast)) if eager else cast, self.cast_outputs(cotangent))
+
+    @functools.cached_property
+    def _formula(self):
+        with self.precision(), jax.default_matmul_precision("highest"):
+            avals = self.subject.cast(self.wide, self.dtype), self.outputs
+            traced, shape = jax.make_jaxpr(self.pullback, return_shape=True)(*avals)
+        structure, run = jax.tree.structure(shape), widened(traced)
+        return compiled(lambda *arguments: structure.unflatten(run(*jax.tree.leaves(arguments))))
+
+    def formula(self, primals, cotangent):
+        """The derivative by hand as it was traced in the dtype, run in float64: its formula, without its rounding."""
+        with jax.enable_x64(True), jax.default_matmul_precision("highest"):
+            return self._formula(primals, cotangent)
+
+    def trace_hand(self) -> None:
+        """Trace the derivative by hand: whatever JAX or its author have against that is raised."""
+        with self.precision(), jax.default_matmul_precision("highest"):
+            jax.eval_shape(self._jitted, self.subject.cast(self.wide, self.dtype), self.outputs)
+
+    def cast_outputs(self, cotangent) -> tuple:
+        """A cotangent in the dtypes of the outputs."""
+        return tuple(np.asarray(c).astype(o.dtype) for c, o in zip(cotangent, self.outputs, strict=True))
+
+    def __str__(self):
+        return self.subject.name
+
+
+class Steady:
+    """A definition with its maxima held constant: see `widening.steadied`."""
+
+    def __init__(self, definition: Callable):
+        self.definition, self.pullback_program = definition, program(definition)
+
+
+def _coarsest(traced, dtype):
+    found = coarsest(traced)
+    return max((d for d in (found, dtype) if d), key=lambda d: jnp.finfo(d).eps)
+
+
+def _stripped(traced):
+    return lambda *primals: tuple(walk(traced, primals))
