@@ -152,7 +152,7 @@ def checked(target: Target) -> Result:
     options = {name: getattr(target, name) for name in ("argnums", *COMMON) if getattr(target, name) is not None}
     try:
         args = arguments(function, target.args, target.seed or 0)
-        result = check(function, *args, truth=truth, name=target.function, **options, reproduce=False)
+        result = check(function, *args, truth=truth, name=target.function, **options)
     except (Unusable, SignatureError) as error:
         message = _line(error)
         raise Unusable(message if message.startswith(target.function) else f"{target}: {message}") from None
@@ -203,10 +203,13 @@ def _line(text, longest: int = LONGEST) -> str:
 
 
 def reproducible(result: Result, command: Callable[[Finding], str]) -> Result:
-    """The result, its failures with a command that shows them again where they have no reproduction of their own."""
-    findings = (
-        f if f.ok or f.reproduction else dataclasses.replace(f, reproduction=command(f)) for f in result.findings
-    )
+    """The result, its failures with a command that shows them again, before the script if they have one."""
+
+    def again(finding):
+        script = f"# {command(finding)}\n{finding.reproduction}" if finding.reproduction else command(finding)
+        return dataclasses.replace(finding, reproduction=script)
+
+    findings = (f if f.ok else again(f) for f in result.findings)
     return dataclasses.replace(result, findings=tuple(findings))
 
 

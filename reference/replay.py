@@ -9,9 +9,10 @@ import numpy as np
 
 from . import literals
 from .allowance import SLACK, least, scale, unit
+from .kept import keeps
 from .literals import Code
 from .session import Failed, Session, malformed
-from .trials import kept, other_values
+from .trials import other_values
 from .ways import EAGER, JIT, TAKEN, Call, Way, ways
 from .widening import kind
 
@@ -201,8 +202,8 @@ class Case:
         trial, chosen = self.failed.trial, self.chosen_places
         fresh = trial.primals if same else other_values(trial.primals, chosen, "fresh", seed=self.session.seed + 1)
         short = [np.round(a, 1) if c else a for a, c in zip(fresh, chosen, strict=True)]
-        keeps = all(kept(a)[0] == kept(b)[0] for a, b, c in zip(fresh, short, chosen, strict=True) if c)
-        primals = self.subject.cast(trial.primals if same else short if keeps else fresh, self.failed.dtype)
+        fits = all(keeps(a, b) for a, b, c in zip(fresh, short, chosen, strict=True) if c)
+        primals = self.subject.cast(trial.primals if same else short if fits else fresh, self.failed.dtype)
         return *primals, *(np.asarray(-2 * c.astype(np.float64)).astype(c.dtype) for c in self.cotangent)
 
     def space(self) -> tuple[dict, str, Call]:

@@ -1,8 +1,11 @@
 """What the contract found about one function: for people, for programs, for a notebook."""
 
 import dataclasses
+import textwrap
 
 from .finding import Finding
+
+WIDTH = 98  # of a line of what is printed
 
 FOLLOWING = ("adjoint_identity", "taylor", "second_order")  # wrong as well where a cotangent is
 
@@ -49,7 +52,12 @@ class Result:
         if self.ok:
             return f"{self.subject}: the derivative is right ({counts})"
         checks = ", ".join(dict.fromkeys(f.check for f in self.failures))
-        return "\n".join([f"{self.subject}: the derivative is WRONG ({counts}; fails {checks})", *self._told()])
+        first, *rest = self._told()
+        head = [f"{self.subject}: the derivative is WRONG", *_wrapped(counts), *_wrapped(f"fails {checks}")]
+        blocks = ["\n".join(head), *("\n".join(_lines(f)) for f in (first, *rest))]
+        if first.reproduction:
+            blocks.append(f"reproduce:\n\n{first.reproduction}")
+        return "\n\n".join(blocks)
 
     def _told(self):
         """Each leaf's failures once, the one that says most first."""
@@ -59,8 +67,7 @@ class Result:
             if known is None or (finding.diagnosis and not known.diagnosis):
                 leaves[finding.leaf] = finding
         own = [f for f in leaves.values() if f.check not in FOLLOWING] or list(leaves.values())
-        first, *rest = sorted(own, key=lambda f: f is not self.diagnosis)
-        return [str(first), *(str(dataclasses.replace(f, reproduction=None)) for f in rest)]
+        return sorted(own, key=lambda f: f is not self.diagnosis)
 
     def __rich__(self):
         from rich.table import Table
@@ -82,3 +89,24 @@ class Result:
         console.print(self)
         html = console.export_html(inline_styles=True, code_format="<pre>{code}</pre>")
         return {"text/plain": str(self), "text/html": html}
+
+
+def _lines(finding: Finding):
+    """A failure in lines of one idea each: what, why, where, by how much."""
+    if finding.verdict == "raised":
+        yield f"{finding.leaf or finding.check} in {finding.dtype} raises [{finding.check}]"
+        yield from _wrapped(finding.message or "")
+        return
+    yield f"{finding.leaf} in {finding.dtype} is wrong [{finding.check}]"
+    for said in dict.fromkeys(filter(None, (finding.diagnosis, finding.message))):
+        yield from _wrapped(said)
+    if finding.index is not None:
+        yield f"  worst at {list(finding.index)}: got {finding.got:.9g}, expected {finding.expected:.9g}"
+        if finding.ratio < float("inf"):
+            yield f"  off by {finding.ratio:.3g} times what rounding allows"
+    if finding.example:
+        yield from _wrapped(f"arguments: {finding.example}")
+
+
+def _wrapped(text: str) -> list[str]:
+    return textwrap.wrap(text, WIDTH, initial_indent="  ", subsequent_indent="    ", break_on_hyphens=False)

@@ -40,12 +40,13 @@ def count(trial) -> int:
 
 def main():
     from manual_backprop.reference.reducing import reduce
+    from manual_backprop.reference.reproducing import SHRINKING
     from manual_backprop.reference.script import script
 
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("--every", type=int, default=1)
     parser.add_argument("--start", type=int, default=0)
-    parser.add_argument("--seconds", type=float, default=10.0)
+    parser.add_argument("--seconds", type=float, default=SHRINKING)
     parser.add_argument("--dtype", default="f32")
     parser.add_argument("--scripts", action="store_true")
     options = parser.parse_args()
@@ -68,11 +69,11 @@ def main():
         print(f"{case.name}: {count(failed.trial)} -> {numbers} numbers, {cotangents} cotangents, {took:.1f} s", end="")
         if options.scripts:
             try:
-                ran = subprocess.run(
-                    [sys.executable, "-c", script(session, smallest)], capture_output=True, text=True, check=False
-                )
+                text = script(session, smallest)
+                ran = subprocess.run([sys.executable, "-I", "-c", text], capture_output=True, text=True, check=False)
                 failing_scripts += "AssertionError: the" in ran.stderr
-                print("", (ran.stderr or ran.stdout).strip().split("\n")[-1], end="")
+                said = (ran.stderr or ran.stdout).strip().split("\n")[-1]
+                print(f", {text.count(chr(10))} lines", "" if "AssertionError: the" in ran.stderr else said, end="")
             except Exception as error:
                 print(f" no script: {error}", end="")
         print(flush=True)

@@ -104,10 +104,11 @@ def test_a_right_function_is_one_line():
 def test_a_wrong_function_is_told_with_a_command_that_shows_it_again():
     result = check("own.kernels:scale", "own.kernels:unsummed", *ARGS, *QUICK, "--seed", 2)
     assert result.exit_code == 1
-    assert "own.kernels:unsummed: w in float32 is wrong [truth]" in result.output
+    assert "own.kernels:unsummed: the derivative is WRONG" in result.output
+    assert "\nw in float32 is wrong [truth]\n" in result.output
     assert "off by a factor of 0.25 everywhere" in result.output
     assert result.output.splitlines()[-1] == "2 targets: 1 right, 1 wrong, 0 unusable"
-    (again,) = re.findall(r"reproduce: manual-backprop check (.*)", result.output)
+    (again,) = re.findall(r"reproduce:\n\n# manual-backprop check (.*)", result.output)
     worst = re.findall("worst at .*", result.output)
     result = check(*shlex.split(again))
     assert result.exit_code == 1
