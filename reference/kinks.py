@@ -88,8 +88,14 @@ def between(got, truth, allowance, around, primal, dtype) -> tuple[str, str] | N
         tight = rounding + np.sqrt(NEAR) * spread
         jump = settled & (4 * spread >= allowance) & (spread > rounding)
         beyond = jump & (_outside(got, around) > tight) & (np.abs(got - np.where(settled, truth, 0)) > tight)
+        # Where autodiff is not finite and all sides are, an answer is no limit if it is far from them, or if they
+        # agree with each other and it is not finite either.
+        agree = np.isfinite(around).all(axis=0) & ~settled
+        far_off = agree & np.where(np.isfinite(got), ~fits, SLACK * spread <= scale(around))
     if not kinked.any():
         return None
+    if far_off.any():
+        return "wrong", "autodiff of the definition is not finite here, and this is no limit of derivatives nearby"
     if beyond.any():
         return "wrong", "at a kink, and beyond the one-sided derivatives"
     if not (fits | equal).all():
@@ -108,6 +114,35 @@ def between(got, truth, allowance, around, primal, dtype) -> tuple[str, str] | N
     if lost.any():
         return "right", "autodiff of the definition is wrong here; this is the limit of the derivatives nearby"
     return "right", "a kink: not JAX's choice, but between the one-sided derivatives"
+
+
+def at_odds(leaves, differentiated, dtype) -> list[tuple[int, str]]:
+    """The first of several leaves whose cotangents are no derivative where equal numbers of them move together.
+
+    At a tie of two arguments, that both together have one derivative is no convention, whichever of them receives it.
+    leaves  (what came, truth, allowance, the neighbours' cotangents, primal) of each
+    """
+    chosen = [i for i, c in enumerate(differentiated) if c]
+    gots, truths, allowances, arounds, primals = zip(*(leaves[i] for i in chosen), strict=True)
+    got, truth, allowance, flat = (
+        np.concatenate([np.ravel(np.asarray(a, np.float64)) for a in some])
+        for some in (gots, truths, allowances, primals)
+    )
+    owner = np.repeat(chosen, [np.size(a) for a in primals])
+    around = np.concatenate([a.reshape(len(a), -1) for a in arounds], axis=1)
+    spread = around.max(axis=0) - around.min(axis=0)
+    rounding = SLACK * (unit(dtype) * scale(around) + least(dtype))
+    for value in np.unique(flat[spread > allowance]):
+        group = flat == value
+        sums, total = around[:, group].sum(axis=1), got[group].sum()
+        room = (allowance + rounding + np.sqrt(NEAR) * spread)[group].sum()
+        several = len(np.unique(owner[group])) > 1 and np.isfinite(sums).all() and np.isfinite(total)
+        if several and not sums.min() - room <= total <= sums.max() + room:
+            place = owner[group][np.argmax(np.abs(got - truth)[group])]
+            return [
+                (int(place), "at a tie, and what the arguments receive together is no derivative along all of them")
+            ]
+    return []
 
 
 def _outside(value, around):

@@ -18,7 +18,7 @@ from .differences import COORDINATES
 from .discrepancy import discrepancy, tells
 from .estimates import Abstains
 from .finding import Finding
-from .kinks import between, floating, focus, neighbours
+from .kinks import at_odds, between, floating, focus, neighbours
 from .local import Local
 from .precision import compiled
 from .pullback import stacked_pullback, to_numpy
@@ -293,6 +293,7 @@ class Session:
                 self.failed.append(Failed(finding, trial, dtype, answer, yardstick))
             return finding
 
+        by_convention = None
         for i, name in enumerate(names):
             is_output, place = i < len(truth_out), i - len(truth_out)
             if (is_output and not outputs) or (not is_output and not self.subject.differentiated[place]):
@@ -317,16 +318,18 @@ class Session:
                 verdict = around and between(value, truth, allowance, around[place], trial.primals[place], local.unit)
                 if verdict and verdict[0] == "right":
                     yield make("right", **(vars(apart) if fits else {}), message=None if fits else verdict[1])
+                    by_convention = by_convention if fits else around
                     continue
-                if verdict and fits:
-                    yield note(make("wrong", **vars(apart) | {"ratio": np.inf}, message=verdict[1], fault="kink"))
+                if verdict and (fits or (not settled and not self._function_fails(trial, dtype, answer))):
+                    off = (vars(apart) if apart else {}) | {"ratio": np.inf}
+                    yield note(make("wrong", **off, message=verdict[1], fault="kink"))
                     continue
             if fits:
                 yield make("right", **vars(apart))
                 continue
             if not settled and apart is None:
                 yield make("abstained", message="the definition's derivative is not finite here, nor around it")
-            elif self._function_fails(trial, dtype):
+            elif self._function_fails(trial, dtype, answer):
                 self.outside.append(trial.words)
                 yield make("abstained", message=f"the function itself is off, or leaves the range of {dtype}, here")
             elif apart is None or apart.ratio <= 1:
@@ -335,6 +338,11 @@ class Session:
                 yield make(verdict[0], **vars(apart), message=verdict[1])
             else:
                 yield note(make("wrong", **vars(apart)))
+        if by_convention:
+            leaves = zip(answer[1], truth_bars, yardstick.allowance[1], by_convention, trial.primals, strict=True)
+            for place, message in at_odds(list(leaves), self.subject.differentiated, local.unit):
+                odd = str(self.subject), check, self.subject.names[place], dtype, "wrong"
+                yield note(Finding(*odd, ratio=np.inf, message=message, fault="kink", example=trial.words))
 
     def _digits_lost(self, trial, dtype, place, apart):
         """The verdict on a formula that is right and loses digits at values that nobody gave; None where it is wrong.
@@ -359,13 +367,18 @@ class Session:
     def _like(self, i, trial, dtype):
         return self.subject.cast(trial.primals, dtype)[i]
 
-    def _function_fails(self, trial, dtype) -> bool:
-        """Whether the primal, run in the dtype itself without any derivative, is off or not finite."""
-        local, yardstick = self.local(trial.primals, dtype), self.measured(trial, dtype)
+    def _function_fails(self, trial, dtype, answer) -> bool:
+        """Whether the function is off or not finite in the dtype itself, as a primal and as a forward pass."""
+        local = self.local(trial.primals, dtype)
+        if not self._off(answer[0], trial, dtype):
+            return False
         with local.precision(), jax.default_matmul_precision("highest"), np.errstate(all="ignore"):
-            out = local.primal(*self.subject.cast(trial.primals, dtype))
-        for value, truth, allowance in zip(out, yardstick.truth[0], yardstick.allowance[0], strict=True):
-            apart = discrepancy(np.asarray(value, np.float64), truth, allowance, local.unit)
+            return self._off(local.primal(*self.subject.cast(trial.primals, dtype)), trial, dtype)
+
+    def _off(self, outputs, trial, dtype) -> bool:
+        yardstick, coarsest = self.measured(trial, dtype), self.local(trial.primals, dtype).unit
+        for value, truth, allowance in zip(outputs, yardstick.truth[0], yardstick.allowance[0], strict=True):
+            apart = discrepancy(np.asarray(value, np.float64), truth, allowance, coarsest)
             off = apart and apart.ratio > 1 and self.subject.truth is None  # else it is the function that is wrong
             if off or not np.isfinite(np.asarray(value, np.float64)).all():
                 return True
