@@ -24,7 +24,7 @@ def kept(array) -> tuple[str, Callable]:
     """What an array of floats has that a random one has not: words, and the map that gives a random one the same.
 
     >>> words, impose = kept([[0.0, 2.0, 3.0], [2.0, 0.0, 4.0], [3.0, 4.0, 0.0]])
-    >>> words, impose(-jnp.ones((2, 2))).tolist()
+    >>> words, impose(-np.ones((2, 2))).tolist()
     ('not negative, symmetric, zero on the diagonal', [[0.0, 1.0], [1.0, 0.0]])
     """
     a = np.asarray(array, np.float64)
