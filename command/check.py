@@ -16,9 +16,9 @@ from .run import instances
 def check(names, expression, shape, values, seed, dtypes) -> list[Finding]:
     """Every finding about rules by name, over several lengths, or about one network at one shape."""
     found = []
-    for rule, lengths, kind, thorough in _points(names, expression, shape, values, seed):
-        oracles = INDEPENDENT if thorough else ()
-        found += contract(rule, point(rule, lengths, kind, seed), dtypes, oracles, optimised=True)
+    for rule, lengths, kind, first in _points(names, expression, shape, values, seed):
+        oracles = INDEPENDENT if first else ()
+        found += contract(rule, point(rule, lengths, kind, seed), dtypes, oracles, optimised=first)
     return found
 
 
@@ -32,9 +32,9 @@ def _points(names: Sequence[str], expression: str | None, shape, values, seed: i
         rule = build(name)
         if not isinstance(rule, Elementary):
             raise ExpressionError(f"{name!r} is a combinator, not a rule; rules: {', '.join(RULES)}")
-        for bound, lengths, kind, _, thorough in instances(rule, seed):
+        for bound, lengths, kind, _, first in instances(rule, seed):
             if kind in values:
-                yield bound, lengths, kind, thorough
+                yield bound, lengths, kind, first
 
 
 def sentence(findings: Sequence[Finding]) -> str:

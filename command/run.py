@@ -29,17 +29,17 @@ from . import experiments, lowering
 
 BLOCK = 1000  # networks: compiling anew costs as much as some 100 of them, and they leave about 1 GB with JAX
 
-# What every rule is tried with: for each choice of lengths, the kinds of values, and how many of the run's dtypes.
-# A dtype costs a compilation at every choice of lengths, kinds of values cost next to nothing; at the odd lengths
-# rules are compiled as their users run them, elsewhere quickly.
+# What every rule is tried with: for each choice of lengths, the kinds of values, which cost next to nothing; a dtype
+# costs a compilation.  At the first lengths every dtype is tried, compiled as the rule's users run it, and independent
+# oracles are asked; at the others the first dtype and one more in turn, compiled quickly.
 EFFORT = {
-    "odd": (VALUES, len(DTYPES)),
-    "one": (VALUES, len(DTYPES)),
-    "drawn": (VALUES, len(DTYPES)),
-    "batched": (VALUES, 2),
-    "square": (VALUES, 2),
-    "long": (("normal", "wide", "kinks"), 2),
-    "empty": (("normal",), 1),
+    "odd": VALUES,
+    "batched": VALUES,
+    "one": VALUES,
+    "drawn": VALUES,
+    "long": ("normal", "wide", "kinks"),
+    "square": VALUES,
+    "empty": ("normal",),
 }
 
 
@@ -99,21 +99,26 @@ def _in_blocks(function: Callable, items: Sequence) -> Iterator:
         yield from _side_by_side(function, items[start : start + BLOCK])
 
 
-def instances(rule, seed: int) -> Iterator[tuple[Rule, tuple, str, int, bool]]:
-    """All that a rule is tried with: itself at certain lengths, its input's shape, the kind of values, the number of
-    dtypes, and whether independent oracles are asked and it is compiled as its users run it."""
-    for choice, (kinds_of_values, precisions) in EFFORT.items():
+def instances(rule, seed: int, dtypes=DTYPES) -> Iterator[tuple[Rule, tuple, str, tuple[str, ...], bool]]:
+    """All that a rule is tried with: itself at certain lengths, its input's shape, the kind of values, the dtypes,
+    and whether these are the first lengths, where more is asked."""
+    for i, (choice, kinds_of_values) in enumerate(EFFORT.items()):
         for bound, shape in chosen(rule, choice, seed):
             for values in kinds_of_values:
-                yield bound, shape, values, precisions, choice == "odd"
+                yield bound, shape, values, dtypes if i == 0 else _in_turn(dtypes, i - 1), i == 0
+
+
+def _in_turn(dtypes, i) -> tuple[str, ...]:
+    """The first, and another of the rest in each turn, since each compiles anew."""
+    first, *others = dtypes
+    return (first, others[i % len(others)]) if others else (first,)
 
 
 def check_rule(rule, seed: int, dtypes=DTYPES) -> list[dict]:
     """The worst finding of each check, leaf and dtype of one rule, over all choices of lengths and kinds of values."""
     ledger = Ledger()
-    for bound, shape, values, precisions, thorough in instances(rule, seed):
-        oracles = INDEPENDENT if thorough else ()
-        for line in check_point(bound, shape, values, seed, dtypes[:precisions], oracles, thorough):
+    for bound, shape, values, precisions, first in instances(rule, seed, dtypes):
+        for line in check_point(bound, shape, values, seed, precisions, INDEPENDENT if first else (), first):
             ledger.add(line | {"family": "rule", "subject": rule.name})
     return ledger.lines()
 
@@ -164,13 +169,11 @@ def _architectures(plan):
 def _drawn(plan, i):
     """Network i of a plan: (rule, input shape, kind of values, seed, dtypes).
 
-    The first dtype of the plan judges every network; the others take turns, since each compiles anew.
+    The first dtype of the plan judges every network; the others take turns.
     """
     draw = random.Random(f"{plan.seed}:{i}")
     rule, shape = architecture(draw)
-    first, *others = plan.dtypes
-    dtypes = (first, others[i % len(others)]) if others else (first,)
-    return rule, shape, draw.choice(("normal", "normal", *VALUES)), i, dtypes
+    return rule, shape, draw.choice(("normal", "normal", *VALUES)), i, _in_turn(plan.dtypes, i)
 
 
 def check_architecture(rule, shape, values, seed, dtypes=DTYPES) -> list[dict]:

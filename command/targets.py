@@ -26,7 +26,7 @@ from collections.abc import Callable, Iterator
 from manual_backprop.reference.checker import Result, check
 from manual_backprop.reference.checks import CHECKS
 from manual_backprop.reference.finding import Finding
-from manual_backprop.reference.session import PROFILES
+from manual_backprop.reference.profiles import PROFILES
 from manual_backprop.reference.specification import parse
 from manual_backprop.reference.subject import Unusable
 from manual_backprop.signature import SignatureError

@@ -59,12 +59,12 @@ def contract(
         yield from against_autodiff(rule, point, answer, measured[dtype], dtype)
         if dtype == "float64":
             for oracle in oracles:
-                yield from _against(oracle)(rule, point, answer, measured[dtype])
+                yield from _against(oracle, optimised)(rule, point, answer, measured[dtype])
 
 
-def _against(oracle: str):
+def _against(oracle: str, optimised: bool):
     if oracle == "homogeneous":
-        return homogeneous
+        return functools.partial(homogeneous, optimised=optimised)
     return functools.partial(against_identity if oracle in IDENTITIES else against_oracle, oracle=oracle)
 
 
@@ -165,14 +165,14 @@ def against_identity(rule, point: Point, answer, yardstick: Yardstick, oracle: s
         yield make("wrong" if ratio > 1 else "right", absolute=float(np.max(off)), ratio=ratio)
 
 
-def homogeneous(rule, point: Point, answer, yardstick: Yardstick) -> Iterator[Finding]:
+def homogeneous(rule, point: Point, answer, yardstick: Yardstick, optimised: bool = False) -> Iterator[Finding]:
     """backward(residuals, 2ᵏ ȳ) = 2ᵏ backward(residuals, ȳ), far up and down: none is clipped, rounded or dropped."""
     make = functools.partial(Finding, str(rule), "homogeneous", dtype="float64", example=point.example)
     names = primal_names(rule)
     bars, allowances = _leaves(tuple(answer[1]), names), _leaves(yardstick.allowance[1], names)
     for power in (2.0**30, 2.0**-30):
         scaled = dataclasses.replace(point, cotangent=jax.tree.map(lambda a, p=power: a * p, point.cotangent))
-        for name, got in _leaves(tuple(by_hand(rule, scaled, "float64")[1]), names).items():
+        for name, got in _leaves(tuple(by_hand(rule, scaled, "float64", optimised)[1]), names).items():
             expected = bars[name]
             if expected is not None and allowances.get(name) is not None and np.shape(expected) == np.shape(got):
                 allowed = allowances[name] + SLACK * least("float64") / power

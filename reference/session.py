@@ -21,44 +21,16 @@ from .finding import Finding
 from .kinks import at_odds, between, floating, focus, neighbours
 from .local import Local
 from .precision import compiled
+from .profiles import Profile
 from .pullback import stacked_pullback, to_numpy
 from .subject import Subject
-from .trials import GIVEN, VALUES, Trial, cotangents
+from .trials import GIVEN, Trial, cotangents
 from .wholes import uses
 from .widening import CannotWiden
 
 STILL = ((0, 0.0, 0.0),) * COPIES
 AT_KINKS = ("truth", "kinks")  # these look around every point
 UNTOLD = {"verdict": "abstained", "message": "rounding alone moves the truth by as much as its size at this point"}
-
-
-@dataclasses.dataclass(frozen=True)
-class Profile:
-    """How much is tried.
-
-    values      the kinds of values besides the example's
-    dtypes      how many beyond the example's own and float64
-    cotangents  how many at the example's values; the second has a single element
-    without     the checks that are left out
-    """
-
-    name: str
-    values: tuple[str, ...]
-    dtypes: int
-    cotangents: int
-    thorough: bool = False
-    without: tuple[str, ...] = ()
-
-
-COSTLY = (
-    *("jacobian", "differences", "complex_step", "adjoint_identity", "taylor", "eager", "repeatable", "vmap", "nested"),
-    *("sharded", "second_order", "precision", "shapes"),
-)
-PROFILES = {
-    "quick": Profile("quick", ("ties", "zeros", "large"), 0, 2, without=COSTLY),
-    "default": Profile("default", tuple(VALUES), 2, 3),
-    "thorough": Profile("thorough", tuple(VALUES), 3, 6, thorough=True),
-}
 
 
 @dataclasses.dataclass(frozen=True)

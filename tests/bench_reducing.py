@@ -20,7 +20,8 @@ MOST = 32
 def failing(case, dtype: str):
     """A session and its first failure in the example's own dtype; None where a plain check does not find one."""
     from manual_backprop.reference.checks import CHECKS
-    from manual_backprop.reference.session import PROFILES, Session
+    from manual_backprop.reference.profiles import PROFILES
+    from manual_backprop.reference.session import Session
     from manual_backprop.reference.subject import Subject
 
     subject = Subject(case.make(), arguments(case, dtype), case.argnums, case.truth, case.name.split(".")[-1])

@@ -18,7 +18,8 @@ import jax.numpy as jnp
 import numpy as np
 
 from manual_backprop.reference.allowance import DTYPES, scale, yardsticks
-from manual_backprop.reference.session import PROFILES, Session
+from manual_backprop.reference.profiles import PROFILES
+from manual_backprop.reference.session import Session
 from manual_backprop.reference.subject import Subject
 
 SIZES = (10, 100, 1000, 10_000, 100_000, 1_000_000)

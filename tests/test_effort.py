@@ -154,4 +154,4 @@ def test_kinks_are_looked_for_at_the_constants_of_a_definition():
 
 def test_every_kind_of_values_and_every_choice_is_tried():
     assert set(EFFORT) == set(CHOICES)
-    assert set(itertools.chain(*(kinds for kinds, _ in EFFORT.values()))) == set(VALUES)
+    assert set(itertools.chain(*EFFORT.values())) == set(VALUES)

@@ -13,9 +13,10 @@ import pytest
 
 from manual_backprop.reference import check, literals
 from manual_backprop.reference.checks import CHECKS
+from manual_backprop.reference.profiles import PROFILES
 from manual_backprop.reference.reducing import reduce
 from manual_backprop.reference.script import script
-from manual_backprop.reference.session import PROFILES, CannotTell, Session
+from manual_backprop.reference.session import CannotTell, Session
 from manual_backprop.reference.subject import Subject
 
 
