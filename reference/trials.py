@@ -67,6 +67,7 @@ VALUES = {
     "nothing but zeros": lambda rng, shape, near: np.zeros(shape),
     "equal rows": _equal_rows,
     "large": lambda rng, shape, near: rng.normal(size=shape) * 48,  # e^x leaves single precision at 89
+    "huge": lambda rng, shape, near: rng.normal(size=shape) * 2.0**10,  # and double precision at 710
     "tiny": lambda rng, shape, near: rng.normal(size=shape) * 2.0**-12,
     "mixed sizes": _mixed,
     "edges": _edges,
