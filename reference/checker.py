@@ -186,7 +186,8 @@ def _within(seconds, work):
 
     def run():
         try:
-            done.set_result(work())
+            with np.errstate(all="ignore"):  # what is not finite is judged; NumPy need not say it as well
+                done.set_result(work())
         except BaseException as error:
             done.set_exception(error)
 
