@@ -306,7 +306,11 @@ class Session:
                 yield make("abstained", message=f"the function itself is off, or leaves the range of {dtype}, here")
             elif apart is None or apart.ratio <= 1:
                 yield make("right", **(vars(apart) if apart else {}))
-            elif verdict := None if is_output else self._digits_lost(trial, dtype, place, apart):
+            elif (
+                verdict := None
+                if is_output
+                else (self._digits_lost(trial, dtype, place, apart) or self._overflows(trial, dtype, place, value))
+            ):
                 yield make(verdict[0], **vars(apart), message=verdict[1])
             else:
                 yield note(make("wrong", **vars(apart)))
@@ -335,6 +339,18 @@ class Session:
             return "abstained", f"{left} are left here, and what runs inside cannot be run with more of them"
         exact = discrepancy(value, truth.truth[1][place], truth.allowance[1][place], local.unit)
         return ("right", f"the formula is right; {left} are left here") if exact and exact.ratio <= 1 else None
+
+    def _overflows(self, trial, dtype, place, value):
+        """In the thousands, where nobody gave values, what autodiff of the definition overflows at may overflow."""
+        if trial.words != "huge" or np.isfinite(value).all():
+            return None
+        try:
+            theirs = self.local(trial.primals, dtype).autodiff(trial.primals, trial.cotangent)[1][place]
+        except (TypeError, ValueError, NotImplementedError, AssertionError):
+            return None
+        if np.isfinite(np.asarray(theirs, np.float64))[~np.isfinite(value)].any():
+            return None
+        return "abstained", f"it leaves the range of {dtype} here, and so does autodiff of the definition"
 
     def _like(self, i, trial, dtype):
         return self.subject.cast(trial.primals, dtype)[i]
