@@ -76,7 +76,9 @@ def _shape(shape) -> str:
 def dtype_of(dtype) -> str:
     """A dtype as an expression."""
     name = str(np.dtype(dtype))
-    return f"np.{name}" if name in NUMPY else BUILT_IN.get(name) or f'jnp.dtype("{name}")'
+    if name in NUMPY:
+        return f"np.{name}"
+    return BUILT_IN.get(name) or (f"jnp.{name}" if hasattr(jnp, name) else f'jnp.dtype("{name}")')
 
 
 def number(value) -> str:

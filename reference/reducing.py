@@ -160,9 +160,18 @@ class _Search:
                     self.session.local(primals, dtype)
             except Exception:  # the function does not take arguments of these shapes
                 return False
-            if self.try_trial(self.session.trial(primals, f"{trial.words.removesuffix(', cut')}, cut")):
+            words = f"{trial.words.removesuffix(', cut')}, cut"
+            if any(self.try_trial(one) for one in self.with_cotangents(trial, primals, words, lengths, start)):
                 return True
         return False
+
+    def with_cotangents(self, trial, primals, words, lengths, start):
+        """These arguments under the cotangent that was given, cut as they are, and under a new one."""
+        outputs = [o.shape for o in self.session.local(primals, self.session.subject.dtype).outputs]
+        cut = tuple(_cut(c, lengths, start or {}, None) for c in trial.cotangent)
+        if [np.shape(c) for c in cut] == outputs and any(map(np.any, cut)):
+            yield Trial(self.session.subject.real_cast(primals, self.session.subject.dtype), cut, words, trial.sparse)
+        yield self.session.trial(primals, words)
 
     def worst(self, failed, length) -> int:
         """Where along an axis of this length the cotangent is wrong."""
@@ -248,7 +257,7 @@ SIMPLER = (
     np.ones_like,
     np.zeros_like,
     lambda a: np.copysign(1.0, a),
-    lambda a: np.round(np.clip(a, -9, 9)),
+    lambda a: np.round(np.clip(a, -9, 9)) + 0.0,  # no negative zero
     lambda a: np.round(a * 2) / 2,
     lambda a: np.round(a * 4) / 4,
     lambda a: np.round(a * 16) / 16,
@@ -295,10 +304,12 @@ def _cut(a, lengths, starts, rng):
     corner = tuple(slice(i, i + m) for i, m in zip(first, shape, strict=True))
     if kind(a.dtype) != "float":
         return a[corner]
+    piece = np.asarray(a)[corner]
+    if rng is None:
+        return piece
     words, impose = kept(a)
     if starts is None:
         return np.asarray(impose(rng.normal(size=shape)), np.float64)
-    piece = np.asarray(a)[corner]
     return piece if not words or kept(piece)[0] == words else np.asarray(impose(piece), np.float64)
 
 

@@ -284,8 +284,8 @@ class Case:
     def _compared(self, way, what, got, expected):
         if way.exact:
             same = np.array_equal(np.asarray(got, np.float64), expected, equal_nan=True)
-            text = f'assert np.array_equal(got, expected), f"{what}: got {{got}}, expected {{expected}}"'
-            return None if same else [text]
+            message = f'message = f"{what}: got {{got}}, expected {{expected}}"'
+            return None if same else [message, "assert np.array_equal(got, expected), message"]
         allowed = 2 * np.broadcast_to(self.allowed, np.shape(expected))
         if not _outside(got, expected, allowed):
             return None
@@ -337,7 +337,8 @@ def _held_against(what, got, expected, allowed, note, given=False) -> list[str]:
     return [
         *lines,
         f"right = {'(' if skip else ''}abs({off}) <= allowed{')' + skip if skip else ''}",
-        f'assert np.all(right), f"{what}: got {{got}}, expected {{expected}}"',
+        f'message = f"{what}: got {{got}}, expected {{expected}}"',
+        "assert np.all(right), message",
     ]
 
 

@@ -94,7 +94,7 @@ class Result:
 def _lines(finding: Finding):
     """A failure in lines of one idea each: what, why, where, by how much."""
     if finding.verdict == "raised":
-        yield f"{finding.leaf or finding.check} in {finding.dtype} raises [{finding.check}]"
+        yield f"{finding.leaf or 'the derivative'} in {finding.dtype} raises [{finding.check}]"
         yield from _wrapped(finding.message or "")
         return
     yield f"{finding.leaf} in {finding.dtype} is wrong [{finding.check}]"

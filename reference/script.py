@@ -72,7 +72,9 @@ def script(session: Session, failed: Failed, way: Way | None = None, outer: Case
 
 def _script(case, way, text, lines) -> str:
     whole = f"{text.body}\n" + "\n".join(lines)
-    needed = [f"import {name}" for name in ("base64", "sys", "zlib") if re.search(rf"\b{name}\.", whole + text.path)]
+    needed = [
+        f"import {name}" for name in ("base64", "sys", "zlib") if re.search(rf"\b{name}\.", f"{text.path}\n{whole}")
+    ]
     needed += ["import jax"]
     needed += ["import jax.numpy as jnp"] if re.search(r"\bjnp\b", whole) else []
     needed += ["import numpy as np"] if re.search(r"\bnp\b", whole) else []
@@ -90,19 +92,22 @@ def _script(case, way, text, lines) -> str:
     words = f"The {order}derivative of {case.base.name} {what}."
     needs = f"Needs jax and NumPy; fails as long as that is so.  (Found with {made}.)"
     head = [textwrap.indent(textwrap.fill(line, literals.WIDTH - 2), "# ") for line in (words, needs)]
+    standard, others = _sorted(needed + installed)
     blocks = [
         "\n".join(head),
-        "\n".join(sorted(needed + installed, key=_order)),
+        "\n".join(standard),
+        "\n".join(others),
         "\n".join([*settings, *([text.path] if text.path else []), *own]),
     ]
     done = 'print("right")'
     return "\n\n".join(filter(None, blocks)) + "\n\n\n" + whole.strip() + f"\n{done}\n"
 
 
-def _order(line):
-    """As they are sorted by hand: the standard library, then jax and NumPy."""
-    root = line.split()[1].split(".")[0]
-    return root in ("jax", "jaxlib", "numpy"), line.startswith("from") and root not in ("jax", "numpy"), line.split()[1]
+def _sorted(lines) -> tuple[list[str], list[str]]:
+    """Imports as one sorts them by hand: of the standard library, and of others, each with `import` first."""
+    lines = sorted(dict.fromkeys(lines), key=lambda line: (line.startswith("from"), line))
+    ours = {line: line.split()[1].split(".")[0] in ("jax", "jaxlib", "numpy", "scipy", "ml_dtypes") for line in lines}
+    return [line for line in lines if not ours[line]], [line for line in lines if ours[line]]
 
 
 def _failing(case, way, text) -> list[str] | None:
@@ -113,7 +118,7 @@ def _failing(case, way, text) -> list[str] | None:
         try:
             exec(f"{text.imports}\n{text.body}", given)
         except Exception as error:
-            return [f"# {type(error).__name__}"] if case.raises else None
+            return [f"# raises {type(error).__name__}"] if case.raises else None
         if case.raises:
             return None
         return case.verdict(way, given)

@@ -30,11 +30,11 @@ WRAPPED = type(jax.jit(lambda x: x))
 
 
 def _tight(text) -> str:
-    """One-line statements that follow each other stand together."""
+    """Statements that follow each other stand together, and definitions apart."""
     blocks = text.split("\n\n\n")
     lines = blocks[0]
     for before, block in itertools.pairwise(blocks):
-        plain = not any(b.startswith(("def ", "@", "class ")) for b in (before, block)) and "\n" not in before + block
+        plain = not any(b.startswith(("def ", "@", "class ", "#")) for b in (before, block))
         lines += ("\n" if plain else "\n\n\n") + block
     return lines
 
