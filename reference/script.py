@@ -72,9 +72,8 @@ def script(session: Session, failed: Failed, way: Way | None = None, outer: Case
 
 def _script(case, way, text, lines) -> str:
     whole = f"{text.body}\n" + "\n".join(lines)
-    needed = [
-        f"import {name}" for name in ("base64", "sys", "zlib") if re.search(rf"\b{name}\.", f"{text.path}\n{whole}")
-    ]
+    used = f"{text.path}\n{whole}"
+    needed = [f"import {name}" for name in ("base64", "sys", "zlib") if re.search(rf"\b{name}\.", used)]
     needed += ["import jax"]
     needed += ["import jax.numpy as jnp"] if re.search(r"\bjnp\b", whole) else []
     needed += ["import numpy as np"] if re.search(r"\bnp\b", whole) else []
