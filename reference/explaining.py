@@ -2,6 +2,7 @@
 
 import dataclasses
 import functools
+import time
 
 import jax
 import jax.numpy as jnp
@@ -9,7 +10,7 @@ import numpy as np
 
 from .diagnosis import Explanation, Failure, diagnose
 from .diagnosis.failure import most, over
-from .diagnosis.source import line
+from .diagnosis.source import line, own_lines
 from .finding import Finding
 from .interpreter import inner_jaxprs, open_jaxpr
 from .session import Failed
@@ -17,6 +18,8 @@ from .trials import Trial
 from .widening import kind
 
 EXPLAINED = 3  # failures of one leaf that are explained before the simplest is chosen
+SECONDS = 10.0  # for all leaves; after that, what shows at a glance
+FOR_ONE = 4.0
 
 
 def severity(finding):
@@ -29,7 +32,8 @@ def explained(session, findings) -> list[Finding]:
     failures: dict[str, list[Failed]] = {}
     for failed in session.failed:
         failures.setdefault(failed.finding.leaf, []).append(failed)
-    said = {leaf: _said(session, leaf, some, findings) for leaf, some in failures.items()}
+    until = time.monotonic() + SECONDS
+    said = {leaf: _said(session, leaf, some, findings, until) for leaf, some in failures.items()}
 
     def one(finding):
         if finding.verdict != "wrong" or finding.fault or not said.get(finding.leaf):
@@ -40,7 +44,7 @@ def explained(session, findings) -> list[Finding]:
     return list(map(one, findings))
 
 
-def _said(session, leaf, failures, findings):
+def _said(session, leaf, failures, findings, until):
     """What the checks say together about a wrong leaf, and else what its numbers say."""
     if leaf in session.subject.output_names(len(session.example[0].cotangent)):
         return Explanation("value", "the forward pass gives another value than the function itself")
@@ -52,7 +56,7 @@ def _said(session, leaf, failures, findings):
     first = any(f.trial is session.example[0] and f.dtype == session.subject.dtype for f in failures)
     if "truth" in wrong and first and eager and eager.verdict == "right":
         return Explanation("transform", "wrong under jit, right without it")
-    found = _explain(session, failures)
+    found = _explain(session, failures, until)
     bent = wrong & {"homogeneous", "additive", "zero"}
     if bent and (found is None or found.kind not in ("nonlinear", *BENDS)):
         return Explanation("nonlinear", of_leaf[min(bent)].message)
@@ -71,34 +75,40 @@ PRECISE = ("not_finite", "cancellation", "structure")  # kinds that say more tha
 BENDS = ("ignores_cotangent", "not_finite", "cancellation", "dtype")  # what is not linear in the cotangent, and why
 
 
-def _explain(session, failures: list[Failed]):
+def _explain(session, failures: list[Failed], until):
     """The first explanation that the simplest failures of one leaf have, and where alone it fails, if it does."""
     # One element of a cotangent shows where it goes, and little else.
     dense = [failed for failed in failures if not failed.trial.sparse] or failures
-    simplest = sorted(dense, key=lambda f: (f.finding.check != "truth", f.dtype != "float64"))[:EXPLAINED]
+    plain = sorted(dense, key=lambda f: (_rank(f.finding.check), f.dtype != "float64", -f.finding.ratio))
+    simplest = list({(f.finding.check, f.dtype): f for f in reversed(plain)}.values())[::-1][:EXPLAINED]
     found = _rounded(session, simplest[0])
     for failed in simplest:
         if found is None or found.vague:
-            other = _diagnosis(session, failed)
+            other = _diagnosis(session, failed, max(0.0, min(FOR_ONE, until - time.monotonic())))
             found = other if found is None or (other and not other.vague) else found
     where = {failed.finding.check for failed in failures}
-    for checks, kind, text in ALONE:
+    for checks, fault, text in ALONE:
         if where <= checks:
             words = text.format(
                 words=", ".join(dict.fromkeys(f.trial.words for f in failures)),
                 dtypes=", ".join(dict.fromkeys(f.dtype for f in failures)),
             )
             if found is None:
-                return Explanation(kind, words)
-            return Explanation(found.kind if found.kind in PRECISE else kind, f"{words}: {found.text}", found.where)
+                return Explanation(fault, words)
+            return Explanation(found.kind if found.kind in PRECISE else fault, f"{words}: {found.text}", found.where)
     vague = found is None or found.kind == "located"
     return (_of_digits(session, failures) if vague else None) or found
+
+
+def _rank(check) -> int:
+    plain = ("truth", "values", "kinks")
+    return plain.index(check) if check in plain else len(plain)
 
 
 def _rounded(session, failed: Failed):
     """What is right but for rounding: the derivative, as it was traced, run in float64."""
     leaf, names, local = failed.finding.leaf, session.subject.names, session.local(failed.trial.primals, failed.dtype)
-    if leaf not in names or not hasattr(local, "formula"):
+    if leaf not in names:
         return None
     place, at = names.index(leaf), session.rounded(failed.trial, failed.dtype)
     got = np.asarray(failed.answer[1][place], np.float64)
@@ -121,7 +131,7 @@ def _rounded(session, failed: Failed):
 
 def _narrowings(local):
     """Where a derivative by hand passes to a dtype of fewer digits than its own: the dtype, and the line."""
-    with local.precision(), jax.default_matmul_precision("highest"):
+    with local.precision(), jax.default_matmul_precision("highest"), own_lines():
         cast = local.subject.cast(local.wide, local.dtype)
         traced = jax.make_jaxpr(local.pullback)(cast, local.outputs)
     found, todo = [], [traced]
@@ -144,18 +154,18 @@ def _of_digits(session, failures):
     return None
 
 
-def _diagnosis(session, failed):
+def _diagnosis(session, failed, seconds):
     try:
-        return diagnose(_failure(session, failed))
+        return diagnose(_failure(session, failed), seconds)
     except Exception:  # a diagnosis is a help; that it failed is no finding about the derivative
         return None
 
 
 def _failure(session, failed: Failed) -> Failure:
     """A failed judgement as the diagnosis takes it."""
-    subject, dtype = session.subject, failed.dtype
+    subject, dtype, leaf = session.subject, failed.dtype, failed.finding.leaf
     at = session.rounded(failed.trial, dtype)
-    judged = functools.partial(_judged_leaves, session, failed.finding.leaf, dtype)
+    judged = functools.partial(_judged_leaves, session, leaf, dtype)
     other = "float64" if dtype != "float64" else subject.dtype
     right_in = [other] if other != dtype and _is_right(session, failed, other) else []
 
@@ -164,13 +174,18 @@ def _failure(session, failed: Failed) -> Failure:
         answer = session.local(trial.primals, dtype).hand(trial.primals, trial.cotangent)
         return judged(answer, session.measure(trial, dtype))
 
-    def backward(primals, cotangent):
-        bars = dict(zip(subject.names, session.local(at.primals, dtype).formula(primals, cotangent)[1], strict=True))
-        return [bars[name] for name in leaves]
+    def answer(primals, cotangent):
+        got = session.local(primals, dtype).hand(primals, cotangent)
+        return dict(zip(subject.names, got[1], strict=True))
+
+    def halves(primals, cotangent):
+        out, pull = subject.vjp(subject, primals)
+        bars = dict(zip(subject.names, pull(jax.lax.optimization_barrier(cotangent)), strict=True))
+        return out, [bars[name] for name in leaves]
 
     leaves = judged(failed.answer, failed.measured)
     return Failure(
-        failed.finding.leaf,
+        leaf,
         leaves,
         primals=at.primals,
         cotangent=at.cotangent,
@@ -179,7 +194,9 @@ def _failure(session, failed: Failed) -> Failure:
         definition=session.local(at.primals, dtype).definition,
         right_in=tuple(right_in),
         at=anywhere,
-        backward=backward if hasattr(session.local(at.primals, dtype), "formula") else None,
+        answer=answer if leaf in subject.names else None,
+        outputs=tuple(np.asarray(a, np.float64) for a in failed.measured.truth[0]),
+        halves=halves if leaf in subject.names else None,
     )
 
 

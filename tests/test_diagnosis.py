@@ -108,7 +108,7 @@ MISTAKES = [
         "the matrix product in `return jnp.tanh(x @ w + b)` as if it were its own transpose",
     ),
     (attention, "normaliser", "missing_path", "held constant"),
-    (attention, "scale", "factor", "√(the length 3 of axis 1 of q)"),
+    (attention, "scale", "factor", "the division by 1.73205 in `scores"),
     (attention, "weights", "permuted", "its own transpose"),
     (weighted_mean, "total_held", "missing_path", "the sum in `return jnp.sum(x * weights) / jnp.sum(weights)` held"),
     (logsumexp, "sum", "ignores_cotangent", "the sum of the cotangent stands for the cotangent"),

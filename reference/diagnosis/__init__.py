@@ -31,8 +31,10 @@ AT_A_GLANCE = (
 )
 
 
-def diagnose(failure: Failure) -> Explanation | None:
+def diagnose(failure: Failure, seconds: float = SECONDS) -> Explanation | None:
     """The simplest explanation of a wrong cotangent, or None where no single mistake reproduces it.
+
+    After so many seconds no further hypothesis is begun.
 
     >>> truth, allowance = np.asarray([1.0, -2.0, 4.0]), np.full(3, 1e-6)
     >>> print(diagnose(Failure("x", {"x": (truth * 3, truth, allowance)})).text.split(":")[0])
@@ -41,7 +43,10 @@ def diagnose(failure: Failure) -> Explanation | None:
     if not failure.wrong.any():
         return None
     with np.errstate(all="ignore"):  # what is tried may overflow; nothing is said that does not fit
-        return _of(AT_A_GLANCE, failure) or _with_the_definition(failure)
+        found = _of(AT_A_GLANCE, failure)
+        if found and found.kind == "factor" and failure.definition is not None and seconds > 0:
+            return _left_out(failure) or found
+        return found or _with_the_definition(failure, seconds)
 
 
 def _of(hypotheses, asked, until=math.inf):
@@ -52,20 +57,45 @@ def _of(hypotheses, asked, until=math.inf):
     return None
 
 
-def _with_the_definition(failure):
-    """Changes of the definition's own backward pass, questions to the derivative under test, and where it is wrong."""
-    # These trace the definition, so they load JAX, which the arrays alone do not need.
-    from . import behaviour, constants, local, paths, residuals, transposes
+def _left_out(failure):
+    """Which constant of the definition a factor is."""
+    from . import constants
     from .bench import bench_of
 
-    until = time.monotonic() + SECONDS
     bench = bench_of(failure)
-    ignored, named, last = (residuals.ignored,), (), ()
+    return bench and constants.left_out(bench)
+
+
+def _with_the_definition(failure, seconds):
+    """Changes of the definition's own backward pass, questions to the derivative under test, and where it is wrong."""
+    # These trace the definition, so they load JAX, which the arrays alone do not need.
+    from . import behaviour, constants, jacobian, local, paths, repairs, residuals, transposes
+    from .bench import bench_of
+
+    until = time.monotonic() + seconds
+    bench = bench_of(failure) if seconds > 0 else None
+
+    if bench:
+        bench.until = until
+
+    def of(*hypotheses):
+        return _of(hypotheses, bench, until) if bench else None
+
+    def of_jacobian(*hypotheses):
+        return _of(hypotheses, bench) if bench else None  # which take little
+
+    def written():
+        return _of((repairs.repaired,), failure, until)
+
     bent = behaviour.impure_or_nonlinear(failure)
     if bent:
-        named = (residuals.other_cotangent,) if bent.kind == "nonlinear" else ()
-    else:
-        named = (
+        found = of(residuals.ignored) or (bent.kind == "nonlinear" and of(residuals.other_cotangent))
+        mended = not found and bent.kind == "nonlinear" and written()
+        return found or (Explanation(bent.kind, f"{bent.text}; {mended.text}", mended.where) if mended else bent)
+    return (
+        of(residuals.ignored)
+        or arrays.any_factor(failure)
+        or of(
             paths.one_use,
             transposes.summed,
             paths.two_uses,
@@ -74,6 +104,10 @@ def _with_the_definition(failure):
             residuals.diagonal,
             constants.moved_epsilon,
             constants.other_constant,
+            local.ungated,
+        )
+        or written()
+        or of(
             residuals.other_primal,
             local.at_another_value,
             transposes.reordered,
@@ -82,16 +116,14 @@ def _with_the_definition(failure):
             transposes.partial,
             residuals.other_cotangent,
         )
-        last = (local.another_function, local.enters)
-    return (
-        (bench and _of(ignored, bench))
-        or (not bent and arrays.any_factor(failure))
-        or (bench and _of(named, bench, until))
-        or bent
         or behaviour.rounding(failure)
-        or _of((arrays.constant, places.conditioned, places.located, arrays.projected, arrays.lost), failure)
-        or (bench and _of(last, bench, until))
+        or _of((arrays.constant, places.conditioned), failure)
+        or of_jacobian(jacobian.moved)
+        or _of((places.located, arrays.projected, arrays.lost), failure)
+        or of_jacobian(jacobian.scaled, jacobian.heard)
+        or of(local.another_function, local.enters)
         or behaviour.at_other_primals(failure)
+        or of_jacobian(jacobian.differs)
         or places.somewhere(failure)
         or None
     )

@@ -37,6 +37,11 @@ def dropped(failure: Failure):
 
 def sign(failure: Failure):
     if failure.explains(-failure.truth):
+        name, _, part = failure.leaf.rpartition(".")
+        other = failure.leaves.get(f"{name}.real") if part == "imag" else None
+        if other is not None and most(over(*other)) <= 1:
+            text = f"the complex conjugate of the cotangent of {name}: the sign of its imaginary part is wrong"
+            return Explanation("local_derivative", text)
         return Explanation("sign", "the sign is wrong everywhere")
     return None
 
@@ -232,10 +237,10 @@ def shifted(failure: Failure):
 def projected(failure: Failure):
     """Off by a multiple of a known array of the same shape: along an axis, one multiple for each row."""
     off = np.where(np.isfinite(failure.allowance), failure.got - failure.truth, 0)
-    for words, value in known(failure).items():
+    for words, value in _directions(failure).items():
         if value.shape != off.shape or off.size < 3:
             continue
-        for axis in [None, *range(off.ndim)][:: -1 if off.ndim > 1 else 1]:
+        for axis in [None, *range(off.ndim)]:
             if axis is not None and off.shape[axis] < 3:
                 continue
             norm = np.sum(value * value, axis=axis, keepdims=True)
@@ -246,6 +251,14 @@ def projected(failure: Failure):
                     "missing_term", f"off by a multiple of {words}{along}: a term was added or not subtracted"
                 )
     return None
+
+
+def _directions(failure):
+    """What an error may be a multiple of, by name: known arrays, and ones where they are not zero."""
+    found = known(failure)
+    found |= {f"the output{i or ''}": value for i, value in enumerate(failure.outputs)}
+    there = {f"one where {words} is not zero": (a != 0) * 1.0 for words, a in found.items() if a.any() and not a.all()}
+    return found | there
 
 
 def lost(failure: Failure):

@@ -2,11 +2,13 @@
 
 import collections
 import functools
+import math
 from collections.abc import Iterable
 
 import jax
 import numpy as np
 
+from . import places
 from .failure import Failure, most, over
 from .graph import Graph, Use
 
@@ -61,6 +63,7 @@ class Bench:
     def __init__(self, failure: Failure, graph: Graph):
         self.failure, self.graph = failure, graph
         self.primals, self.cotangent = failure.primals, failure.cotangent
+        self.until = math.inf  # when what takes long has to stop
 
     @functools.cached_property
     def sets(self) -> list[Leaves]:
@@ -94,6 +97,34 @@ class Bench:
                 seen.add(key)
                 found.append(array)
         return found
+
+    @functools.cached_property
+    def others(self) -> list["Bench"] | None:
+        """The same at the same primals with other cotangents; None where the derivative cannot be asked."""
+        found = [self._at(seed) for seed in (1, 2)] if self.failure.at else []
+        return None if None in found else found
+
+    @functools.cached_property
+    def elsewhere(self) -> list["Bench"]:
+        """The same at other primals at which it is wrong as well; none where the derivative cannot be asked."""
+        asked = places.asked(self.failure)
+        return [Bench(failure, self.graph) for failure, wrong in asked if wrong.any()]
+
+    def _at(self, seed):
+        failure, rng = self.failure, np.random.default_rng(seed)
+
+        def drawn(a):
+            a = np.asarray(a)
+            return a if a.dtype == jax.dtypes.float0 else np.asarray(rng.standard_normal(a.shape), a.dtype)
+
+        cotangent = jax.tree.map(drawn, failure.cotangent)
+        try:
+            leaves = failure.at(failure.primals, cotangent)
+        except Exception:  # the derivative may raise elsewhere
+            return None
+        if leaves.keys() != failure.leaves.keys():
+            return None
+        return Bench(Failure(failure.leaf, leaves, failure.primals, cotangent, dtype=failure.dtype), self.graph)
 
     def scaled(self, rows) -> list[np.ndarray]:
         """The gradient for every row of scales, one for each use."""
@@ -132,7 +163,7 @@ def bench_of(failure: Failure) -> Bench | None:
         if graph is None or not 0 < len(graph.uses) <= USES:
             continue
         bench = Bench(failure, graph)
-        if bench.room(graph.width) > len(graph.uses) and _gives_the_truth(bench):
+        if _gives_the_truth(bench) and bench.room(graph.width) > len(graph.uses):
             return bench
     return None
 

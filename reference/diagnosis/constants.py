@@ -6,7 +6,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from ..precision import compiled
-from . import words
+from . import paths, words
 from .bench import Bench
 from .failure import Explanation
 from .graph import Literals
@@ -44,12 +44,35 @@ def other_constant(bench: Bench):
 def _instead(value, values):
     if not np.isfinite(value) or abs(value) > 1e30:
         return []
-    near = [0.0, 10 * value, value / 10, 2 * value, value / 2, -value, value**2, 1.0, value + 1, value - 1]
+    near = [0.0, 10 * value, value / 10, 2 * value, value / 2, 1 - value, -value, value**2, 1.0, value + 1, value - 1]
     near += [float(np.sqrt(abs(value))), *values.tolist()]
     if 0 < abs(value) < SMALL:
         near += [value * 10.0**k for k in (-6, -4, -3, -2, 2, 3, 4, 6)] + [10.0**-k for k in range(3, 13)]
     near += [1 / value] if value else []
     return [other for other in dict.fromkeys(near) if other != value and np.isfinite(other) and abs(other) < 1e30]
+
+
+def left_out(bench: Bench):
+    """A constant by which the definition multiplies or divides is left out of the backward pass, or there twice."""
+    changes = []
+    for use in bench.graph.free:
+        other = use.path, 1 - use.operand
+        divides = use.primitive == "div"
+        if use.primitive not in ("mul", "div") or (divides and use.operand) or other not in bench.graph.fixed:
+            continue
+        value = np.unique(bench.values[0].get(other, 0))
+        if value.size == 1 and abs(value[0]) not in (0, 1) and np.isfinite(value[0]) and not use.round:
+            slope = 1 / float(value[0]) if divides else float(value[0])
+            code = f" in `{use.line.code}`" if use.line else ""
+            said = f"the {'division' if divides else 'multiplication'} by {value[0]:.6g}{code} is "
+            changes += [(use, 1 / slope, f"{said}left out of"), (use, slope, f"{said}there twice in")]
+    effect = paths.effects(bench)[0] if changes else None
+    for leaves in bench.sets:
+        for use, factor, said in changes:
+            if leaves.explained([a[None] for a in effect.scaled(use, factor)]):
+                text = f"{said} the backward pass: off by a factor of {factor:.6g}{leaves.alone}"
+                return Explanation("factor", text, words.where(use))
+    return None
 
 
 class _Moved(Literals):
@@ -92,13 +115,13 @@ def moved_epsilon(bench: Bench):
             for path in roots
             if any(_reaches(graph, scope, graph.equations[path].outvars[0], a) for a in equation.invars)
         ]
-        for hooks, paths, text in ((_Moved, after, "outside of the root"), (_Inside, before, "under the root")):
-            if not paths:
+        for hooks, roots, text in ((_Moved, after, "outside of the root"), (_Inside, before, "under the root")):
+            if not roots:
                 continue
-            program = compiled(functools.partial(graph.pull, hooks(graph, place, paths)))
+            program = compiled(functools.partial(graph.pull, hooks(graph, place, roots)))
             if found := bench.reproduces(graph.once(program, bench.primals, bench.cotangent)):
                 said = f"epsilon in the wrong place: the derivative of the definition with {value:g} {text}"
-                line = next((use for use in graph.uses if use.path == paths[0]), None)
+                line = next((use for use in graph.uses if use.path == roots[0]), None)
                 return Explanation("epsilon", said + found.alone, line and words.where(line))
     return None
 

@@ -70,8 +70,10 @@ class Failure:
     definition  (*primals) -> out, plain, to be traced in float64
     right_in    dtypes in which the same leaf is right at the same point
     at          judges the derivative under test at other primals and another cotangent, for some 10 to 100 ms
-    backward    (primals, cotangent) -> the cotangents of `leaves`: the derivative under test without its rounding, to
-                be traced in float64
+    answer      the cotangents of the derivative under test at other arguments by name, not judged, for less
+    outputs     of the definition, float ones
+    halves      (primals, cotangent) -> (output, the cotangents of `leaves`): the derivative under test, to be traced in
+                float64, the cotangent passing through an optimization_barrier between the two halves
     """
 
     leaf: str
@@ -84,7 +86,9 @@ class Failure:
     definition: Callable | None = None
     right_in: tuple[str, ...] = ()
     at: Callable[[tuple, Any], Judged] | None = None
-    backward: Callable | None = None
+    answer: Callable | None = None
+    outputs: tuple = ()
+    halves: Callable | None = None
 
     @classmethod
     def among(cls, leaf: str, got: Mapping, truths: Mapping, allowances: Mapping, **known) -> "Failure":

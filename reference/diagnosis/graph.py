@@ -96,13 +96,15 @@ def _is_float(value) -> bool:
 
 
 class _Meet(Hooks):
-    """Numbers the uses, and finds the constants that equations hold."""
+    """Numbers the uses, and finds the constants that equations hold, and those that only come of constants."""
 
     def __init__(self):
         self.uses, self.literals, self.seen, self.equations = [], {}, set(), {}
+        self.fixed, self._constant = set(), {}
 
     def take(self, path, equation, values, line, loop):
         self.equations[path] = equation
+        self.fixed |= {(path, k) for k, value in enumerate(values) if self._is_fixed(value)}
         for operand, value in enumerate(values):
             if (path, operand) in self.seen:
                 continue
@@ -115,6 +117,14 @@ class _Meet(Hooks):
                 origin = (path[:-1], atom)
                 self.uses.append(Use(len(self.uses), path, operand, equation, origin, np.shape(value), line, loop))
         return values
+
+    def give(self, path, equation, outs, loop):
+        if all((path, k) in self.fixed for k in range(len(equation.invars))):
+            self._constant |= {id(out): out for out in outs}  # held, so that nothing else has its id
+        return outs
+
+    def _is_fixed(self, value) -> bool:
+        return id(value) in self._constant or not isinstance(value, jax.core.Tracer)
 
 
 class _Change(Hooks):
@@ -186,6 +196,7 @@ class Graph:
             self.closed = jax.make_jaxpr(self._flat)(floats, others)
             jax.eval_shape(functools.partial(self._run, meet), floats, others)
         self.uses, self.literals, self.equations = meet.uses, meet.literals, meet.equations
+        self.fixed = meet.fixed  # operands that do not depend on the primals
         self.at = {(use.path, use.operand): use for use in self.uses}
         self.fans = collections.Counter(use.origin for use in self.uses)  # how often each value is used
         self.free = [use for use in self.uses if not use.loop and use.real]

@@ -3,7 +3,6 @@
 import functools
 import math
 
-import jax
 import jax.numpy as jnp
 import numpy as np
 
@@ -13,7 +12,7 @@ from ..precision import ELEMENTWISE
 from . import places, words
 from .bench import Bench, Leaves
 from .derivatives import forms, mistaken
-from .failure import Explanation, Failure
+from .failure import Explanation
 from .graph import Use
 
 SOLVED = 1024  # numbers that are solved for at a time
@@ -21,6 +20,7 @@ SOLVED = 1024  # numbers that are solved for at a time
 SLOPE, MISTAKE = "slope", "taken for "
 LINEAR = names("add sub neg add_any copy convert_element_type stop_gradient")
 POINTWISE = ELEMENTWISE | names("abs max min select_n clamp neg copy custom_jvp_call sign floor round")
+GATES = names("max min clamp select_n abs sign floor ceil round reduce_max reduce_min")
 NARROW = ("bfloat16", "float16", "float32")
 
 
@@ -155,6 +155,26 @@ def rounds(use: Use, bench: Bench, key, name):
             yield f"at {what} of the same round in place of {name}", value
 
 
+def ungated(bench: Bench):
+    """What is cut off at some values is let through everywhere, or the other way round."""
+    changes, told = [], []
+    for use in bench.graph.free:
+        bar, out = (bench.values[1].get((use.path, key)) for key in (use.operand, "y"))
+        if use.primitive not in GATES or bar is None or out is None or bar.shape != out.shape or use.round:
+            continue
+        changes += [(use, out), (use, np.where(bar == 0, out, 0))]
+        told += ["passes through everywhere", "passes through where it should be cut off, and only there"]
+    if not changes or len(changes) > bench.room(bench.graph.width):
+        return None
+    stacks = bench.injected(changes)
+    for leaves in bench.sets:
+        for i in leaves.explained(stacks):
+            use = changes[i][0]
+            text = f"the cotangent {told[i]}, at {words.taken(use)}{leaves.alone}"
+            return Explanation("values", text, words.where(use))
+    return None
+
+
 # --- another function ------------------------------------------------------------------------------------------------
 
 
@@ -163,10 +183,9 @@ def another_function(bench: Bench):
 
     There are more equations than unknowns, so that a solution says something.
     """
-    judged = _judged(bench)
-    if judged is None:
+    if bench.others is None:
         return None
-    best = None
+    judged, best = [bench, *bench.others], None
     pointwise = [use for use in bench.graph.free if use.primitive in POINTWISE and not use.round]
     for use in sorted(pointwise, key=lambda u: (u.primitive in LINEAR, -u.index)):
         size = math.prod(use.shape)
@@ -179,34 +198,6 @@ def another_function(bench: Bench):
                 return explanation
             best = best or explanation
     return best
-
-
-def _judged(bench: Bench) -> list[Bench] | None:
-    """The failure, and with other cotangents at the same primals."""
-    if not hasattr(bench, "judged"):
-        found = [bench]
-        for seed in (1, 2) if bench.failure.at else ():
-            found.append(_elsewhere(bench, seed))
-        bench.judged = None if any(b is None for b in found) else found
-    return bench.judged
-
-
-def _elsewhere(bench, seed):
-    rng = np.random.default_rng(seed)
-    failure = bench.failure
-
-    def drawn(a):
-        a = np.asarray(a)
-        return a if a.dtype == jax.dtypes.float0 else np.asarray(rng.standard_normal(a.shape), a.dtype)
-
-    cotangent = jax.tree.map(drawn, failure.cotangent)
-    try:
-        leaves = failure.at(failure.primals, cotangent)
-    except Exception:  # the derivative may raise elsewhere
-        return None
-    if leaves.keys() != failure.leaves.keys():
-        return None
-    return Bench(Failure(failure.leaf, leaves, failure.primals, cotangent, dtype=failure.dtype), bench.graph)
 
 
 def _solved(use: Use, judged: list[Bench]):
@@ -257,7 +248,7 @@ def _told(use: Use, multiplier, resolution, alone, bench: Bench):
     worst = np.unravel_index(np.argmax(np.abs(multiplier - 1)), multiplier.shape)
     at = next((f" where {name} is {a[worst]:.4g}" for name, a in operands.items() if a.shape == multiplier.shape), "")
     text = f"the derivative of {what} is another function: off by a factor of {multiplier[worst]:.4g}{at}{alone}"
-    return Explanation("local_derivative", text, words.where(use)), False
+    return Explanation("local_derivative", text, words.where(use), vague=True), False
 
 
 def enters(bench: Bench):
@@ -284,7 +275,7 @@ def enters(bench: Bench):
         return None
     use = min(rows, key=functools.partial(_smallest))[2]
     text = f"all that is wrong flows back through {words.taken(use)}: its derivative is wrong, or what comes after it"
-    return Explanation("local_derivative", text, words.where(use))
+    return Explanation("local_derivative", text, words.where(use), vague=True)
 
 
 def _smallest(row):

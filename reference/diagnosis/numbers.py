@@ -59,17 +59,17 @@ def named(factor: float, is_it: Callable[[float], bool], failure: Failure, const
 
 
 def _from(values) -> Iterator[tuple[str, float]]:
-    """Powers of one value, simplest first, then small whole numbers, then products and ratios of two values."""
+    """One value, then two, then powers of one value, simplest first, then products and ratios of two values."""
+    for power, form in ((1, "{}"), (-1, "1 / {}")):
+        yield from ((form.format(words), value**power) for words, value in values.items())
+    yield from (("2", 2.0), ("1 / 2", 0.5))
     for power, form in (
-        (1, "{}"),
-        (-1, "1 / {}"),
         (0.5, "√({})"),
         (-0.5, "1 / √({})"),
         (2, "({})²"),
         (-2, "1 / ({})²"),
     ):
         yield from ((form.format(words), value**power) for words, value in values.items())
-    yield from (("2", 2.0), ("1 / 2", 0.5))
     for words, value in values.items():
         if value > 1:
             yield f"{words} less one, over it", (value - 1) / value

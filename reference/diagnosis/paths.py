@@ -87,12 +87,26 @@ def _one_use(bench, effect, leaves):
         return Explanation("cancellation", text + leaves.alone, words.where(use))
     constants = {f"the constant {abs(v):.6g} of the definition": abs(v) for v in bench.graph.literals.values() if v}
     name = numbers.named(factor, functools.partial(explains, use), bench.failure, constants)
+    name = name if name and _scales(bench.elsewhere, leaves, use, factor) else None
+    if not name and not (np.size(bench.cotangent) > 1 and _scales(bench.others, leaves, use, factor)):
+        return None
     text = f"one path is off by a factor of {factor:.6g}{f', which is {name}' if name else ''}: through "
     kind = "factor" if name else "local_derivative"
     return Explanation(kind, f"{text}{words.taken(use)}{leaves.alone}", words.where(use))
 
 
+def _scales(others, leaves, use, factor) -> bool:
+    """Whether it is the same factor for other cotangents, or for other primals as well."""
+    return others is not None and all(
+        Leaves(other.failure, leaves.names).explained([a[None] for a in Effects(other).scaled(use, factor)])
+        for other in others
+    )
+
+
 def _said(kind, use: Use, leaves: Leaves, each=""):
+    if kind == "sign" and use.primitive in ("imag", "complex", "conj"):
+        text = "a complex conjugate too many or too few: the sign of an imaginary part is wrong, through "
+        return Explanation("local_derivative", text + words.taken(use) + each + leaves.alone, words.where(use))
     text = {
         "missing_path": f"a path is missing: this is the gradient with {words.taken(use)} held constant",
         "counted_twice": f"a path is counted twice: the one through {words.taken(use)}",

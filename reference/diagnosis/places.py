@@ -31,7 +31,7 @@ def located(failure: Failure):
     if wrong.all() or not wrong.any():
         return None
     told = place(wrong)
-    if not told or not all(not other.any() or place(other) == told for _, other in _asked(failure)):
+    if not told or not all(not other.any() or place(other) == told for _, other in asked(failure)):
         return None
     return Explanation("located", f"wrong {told[1]} alone{_zero(failure, wrong)}")
 
@@ -40,7 +40,7 @@ def somewhere(failure: Failure):
     """The places alone, at this point."""
     wrong = failure.wrong
     told = not wrong.all() and place(wrong)
-    return Explanation("values", f"wrong {told[1]} alone, and elsewhere at other values") if told else None
+    return Explanation("values", f"wrong {told[1]} alone, and elsewhere at other values", vague=True) if told else None
 
 
 def conditioned(failure: Failure):
@@ -53,13 +53,13 @@ def conditioned(failure: Failure):
     jumps = bool(ratio[wrong].min() > SLACK)  # an error that grows smoothly has no threshold
     told = condition(wrong, own, jumps=jumps)
     if told is None and failure.at is not None:
-        asked = [(values(other), mask) for other, mask in _asked(failure) if mask.any() and not mask.all()]
-        if asked:
-            told = condition(wrong, own, asked, jumps)
+        elsewhere = [(values(other), mask) for other, mask in asked(failure) if mask.any() and not mask.all()]
+        if elsewhere:
+            told = condition(wrong, own, elsewhere, jumps)
     return told and Explanation(told[0], f"wrong exactly {told[1]}{_zero(failure, wrong)}")
 
 
-def _asked(failure: Failure) -> list[tuple[Failure, np.ndarray]]:
+def asked(failure: Failure) -> list[tuple[Failure, np.ndarray]]:
     """The derivative under test at other primals: which elements are wrong there."""
     found = []
     for seed in range(ASKED) if failure.at is not None else ():

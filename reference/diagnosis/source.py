@@ -1,5 +1,6 @@
 """Which line of the user's source an equation of a traced function comes from, and what stands there."""
 
+import contextlib
 import dataclasses
 import functools
 import linecache
@@ -25,6 +26,26 @@ class Line:
     def code(self) -> str:
         text = linecache.getline(self.file, self.number).strip()
         return text if len(text) <= LONGEST else f"{text[: LONGEST - 2].rstrip()} …"
+
+
+@contextlib.contextmanager
+def own_lines():
+    """What is traced inside keeps the lines of a backward pass written by hand.
+
+    JAX lets all that a backward pass does count as written where the function was called.
+    """
+    try:
+        from jax._src import source_info_util  # JAX has no public name for it
+
+        known = source_info_util.user_context
+    except (ImportError, AttributeError):  # without it, these lines are not told
+        yield
+        return
+    source_info_util.user_context = lambda traceback, **more: known(None, **more)
+    try:
+        yield
+    finally:
+        source_info_util.user_context = known
 
 
 def line(equation, around: Line | None = None) -> Line | None:

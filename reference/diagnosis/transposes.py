@@ -1,6 +1,7 @@
 """Mistakes in passing a cotangent through one equation: in another order, not summed, through the wrong transpose."""
 
 import itertools
+import time
 
 import jax
 import numpy as np
@@ -32,7 +33,7 @@ def summed(bench: Bench):
         for text, other in _unsummed(use, bench):
             changes.append((use, other))
             told.append(text)
-    return _first(bench, changes, told, "missing_sum")
+    return _first(bench, changes, told, lambda text: "factor" if "the mean" in text else "missing_sum")
 
 
 def _unsummed(use: Use, bench: Bench):
@@ -184,6 +185,7 @@ def _first(bench, changes, told, kind):
         if found := leaves.explained(stacks):
             best = min(found, key=lambda i: (changes[i][0].line is None, bench.graph.fans[changes[i][0].origin] < 2, i))
             use = changes[best][0]
+            kind = kind(told[best]) if callable(kind) else kind
             return Explanation(kind, f"{told[best]}, through {words.taken(use)}{leaves.alone}", words.where(use))
     return None
 
@@ -196,6 +198,8 @@ def transposed(bench: Bench):
     for use in bench.graph.free:
         if use.primitive not in LINEAR or use.round:
             continue
+        if time.monotonic() > bench.until:
+            return None
         try:
             candidates = _through(use, bench)
         except Exception:  # an equation may refuse what is tried

@@ -18,6 +18,10 @@ class Hooks:
     def take(self, path, equation, values, line, loop):
         return values
 
+    def enter(self, path, equation, values, line, loop):
+        """Before a loop."""
+        return values
+
     def give(self, path, equation, outs, loop):
         return outs
 
@@ -54,6 +58,7 @@ class Walk:
             if inner is not None:
                 return self._run(inner, values, path, line, loop)
         if name == "scan":
+            values = self.hooks.enter(path, equation, values, line, loop)
             return self._scan(params, values, path, line, loop)
         values = self.hooks.take(path, equation, values, line, loop)
         if name == "cond":

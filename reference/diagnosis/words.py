@@ -35,8 +35,12 @@ PLACES = ("first", "second", "third", "fourth")
 
 def operation(use: Use) -> str:
     """The equation, with the line in which it stands."""
-    name = OPERATIONS.get(use.primitive, use.primitive)
-    code = use.line.code if use.line else ""
+    return of(use.primitive, use.line)
+
+
+def of(primitive: str, line) -> str:
+    name = OPERATIONS.get(primitive, primitive)
+    code = line.code if line else ""
     return f"the {name} in `{code}`" if code else f"the {name}"
 
 

@@ -1,0 +1,275 @@
+"""What would mend the backward pass as it is written: one value in it negated, turned, left out or replaced.
+
+The derivative under test is a traced program that runs forwards, so a change of a value needs no derivation: what is
+added where the backward pass uses it gives the cotangents that would have come.  A change that makes them right, here
+and for another cotangent, is said, with the line in which the value is used.
+"""
+
+import dataclasses
+import functools
+import itertools
+import math
+from collections.abc import Callable
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from ..precision import compiled
+from . import arrays, source, words
+from .bench import NUMBERS
+from .failure import Explanation, Failure, most, over
+from .graph import ROWS, exactly
+from .walk import Hooks, Walk
+
+USES = 400  # of values by a backward pass: a longer one is not taken apart
+ORDERS = 60  # of one value
+CHOICES = ("eq", "ne", "lt", "le", "gt", "ge", "max", "min", "reduce_max", "reduce_min", "argmax", "argmin", "sort")
+BETWEEN = "optimization_barrier"  # the two halves
+SUMS = ("add", "sub", "add_any")
+MOVES = ("broadcast_in_dim", "reshape", "squeeze", "expand_dims", "convert_element_type", "copy", "transpose")
+
+
+@dataclasses.dataclass(frozen=True)
+class Site:
+    """Where a value is used: in one place, the same in all rounds of a loop, or wherever the backward pass does."""
+
+    keys: tuple  # (path, operand) of every use
+    primitive: str  # of the equation that uses it, or that gave it
+    line: source.Line | None
+    named: str
+
+
+@dataclasses.dataclass(frozen=True)
+class Change:
+    """One value made another, by (values, key) -> array."""
+
+    site: Site
+    kind: str
+    text: str
+    to: Callable = dataclasses.field(repr=False)
+
+
+class _Meet(Hooks):
+    """Notes every floating value outside of loops, in the order of the program, and where it is used."""
+
+    def __init__(self):
+        self.values, self.equations, self.lines, self.origins, self.made = {}, {}, {}, {}, {}
+        self.between = None
+
+    def take(self, path, equation, values, line, loop):
+        if equation.primitive.name == BETWEEN and len(path) == 1:
+            self.between = path[0]
+        return self.enter(path, equation, values, line, loop)
+
+    def enter(self, path, equation, values, line, loop):
+        self.equations[path], self.lines[path] = equation, line
+        for k, value in enumerate(values):
+            if _is_float(value) and not loop and not hasattr(equation.invars[k], "val"):
+                self.values[path, k] = value
+                self.origins[path, k] = id(value)
+        return values
+
+    def give(self, path, equation, outs, loop):
+        if equation.primitive.name == BETWEEN and len(path) == 1:
+            self.made |= {id(out): ("cotangent", i) for i, out in enumerate(outs)}
+            self.values |= {("cotangent", i): out for i, out in enumerate(outs) if _is_float(out)}
+        elif len(outs) == 1 and _is_float(outs[0]) and not loop:
+            self.values[path, "y"] = outs[0]
+            self.made.setdefault(id(outs[0]), (path, "y"))
+        return outs
+
+
+class _Add(Hooks):
+    """Adds to values where they are used."""
+
+    def __init__(self, extra: dict):
+        self.extra = extra
+
+    def take(self, path, equation, values, line, loop):
+        return [value + self.extra[path, k] if (path, k) in self.extra else value for k, value in enumerate(values)]
+
+    enter = take
+
+
+def _is_float(value) -> bool:
+    return hasattr(value, "dtype") and jnp.issubdtype(value.dtype, jnp.floating) and math.prod(np.shape(value)) > 0
+
+
+class Written:
+    """A derivative by hand as a program of the primals and of the cotangent."""
+
+    def __init__(self, failure: Failure):
+        self.failure = failure
+        point = failure.primals, failure.cotangent
+        self._structure = jax.tree.structure(point)
+        with exactly(), source.own_lines():
+            self._closed = jax.make_jaxpr(self._flat)(*self._leaves(failure.cotangent))
+        self._meet = _Meet()
+        self._values = compiled(self._all)
+        self.values = self.at(failure.cotangent)
+        self.order = {key: i for i, key in enumerate(self.values)}
+        met = self._meet
+        self._uses = [key for key in met.origins if met.between is not None and key[0][0] > met.between]
+        ends = np.cumsum([0, *(self.values[key].size for key in self._uses)]).tolist()
+        self._parts = {key: slice(a, b) for key, (a, b) in zip(self._uses, itertools.pairwise(ends), strict=True)}
+        self.width = ends[-1]
+
+    def _leaves(self, cotangent):
+        leaves = jax.tree.leaves((self.failure.primals, cotangent))
+        return [np.asarray(a, np.float64) if _is_float(a) else a for a in leaves]
+
+    def _flat(self, *leaves):
+        return list(self.failure.halves(*self._structure.unflatten(leaves))[1])
+
+    def _all(self, *leaves):
+        meet = self._meet
+        arguments = {("argument", i): a for i, a in enumerate(leaves) if _is_float(a)}
+        meet.made |= {id(a): key for key, a in arguments.items()}
+        Walk(self._closed, meet, False)(*leaves)
+        found = arguments | meet.values
+        self._keys = list(found)
+        return list(found.values())
+
+    def at(self, cotangent) -> dict:
+        """Every value of the program by where it stands, in the order of the program."""
+        with exactly():
+            found = self._values(*self._leaves(cotangent))
+        return dict(zip(self._keys, map(np.asarray, found), strict=True))
+
+    @functools.cached_property
+    def sites(self) -> list[Site]:
+        """Every use in the backward pass, then every value that it uses in several places."""
+        bodies, origins = {}, {}
+        for key in self._uses:
+            path, operand = key
+            bodies.setdefault((*(step for step in path if not isinstance(step, str)), operand), []).append(key)
+            origins.setdefault(self._meet.origins[key], []).append(key)
+        found = []
+        for keys in bodies.values():
+            (path, operand), primitive = keys[0], self._meet.equations[keys[0][0]].primitive.name
+            line = self._meet.lines[path]
+            if primitive not in (*MOVES, *CHOICES) and len({self.values[key].shape for key in keys}) == 1:
+                which = words.PLACES[operand] if operand < len(words.PLACES) else f"{operand + 1}th"
+                found.append(Site(tuple(keys), primitive, line, f"the {which} operand of {words.of(primitive, line)}"))
+        for origin, keys in origins.items():
+            made = self._meet.made.get(origin)
+            if not made or (made[1] == "y" and self._meet.equations[made[0]].primitive.name in CHOICES):
+                continue
+            if len(keys) > 1 or self._meet.equations[keys[0][0]].primitive.name in MOVES:
+                lines = [self._meet.lines.get(path) for path, _ in [made, *keys]]
+                found.append(Site(tuple(keys), "", next(filter(None, lines), None), self.told(made)))
+        return found
+
+    def told(self, key) -> str:
+        """Words for a value: an argument, or the result of an equation."""
+        path, end = key
+        if path in ("argument", "cotangent"):
+            names = list(self.failure.names) if len(self.failure.names) == len(self.failure.primals) else []
+            return names[end] if path == "argument" and end < len(names) else "the cotangent"
+        of = words.of(self._meet.equations[path].primitive.name, self._meet.lines[path])
+        return f"the result of {of}" if end == "y" else f"what {of} takes"
+
+    @functools.cached_property
+    def _changed(self):
+        def row(numbers, *leaves):
+            extra = {key: numbers[part].reshape(self.values[key].shape) for key, part in self._parts.items()}
+            return Walk(self._closed, _Add(extra), False)(*leaves)
+
+        return compiled(jax.vmap(row, in_axes=(0, *[None] * len(self._leaves(self.failure.cotangent)))))
+
+    def bars(self, changes: list[Change], values, cotangent) -> list[np.ndarray]:
+        """The cotangents after each of the changes: stacks, one for every leaf."""
+        parts, leaves = [], self._leaves(cotangent)
+        for start in range(0, len(changes), ROWS):
+            some, rows = changes[start : start + ROWS], np.zeros((ROWS, self.width))
+            for row, change in zip(rows, some, strict=False):
+                for key in change.site.keys:
+                    row[self._parts[key]] = np.ravel(change.to(values, key) - values[key])
+            with exactly():
+                found = self._changed(rows, *leaves)
+            parts.append([np.asarray(a)[: len(some)] for a in found])
+        return [np.concatenate(leaf) for leaf in zip(*parts, strict=True)]
+
+    def before(self, site: Site):
+        """Other values of the same shape that are there before, each once: words, (values, key) -> array."""
+        first, seen = site.keys[0], set()
+        own = self.values[first]
+        for key, other in itertools.islice(self.values.items(), self.order[first]):
+            told = key[1] == "y" or key[0] in ("argument", "cotangent")
+            if not told or other.shape != own.shape or np.array_equal(other, own) or np.all(other == other.flat[0]):
+                continue
+            if other.tobytes() not in seen:
+                seen.add(other.tobytes())
+                yield self.told(key), lambda values, _, key=key: values[key]
+
+
+def repaired(failure: Failure):
+    """With one of its values changed, the backward pass is right."""
+    if failure.halves is None or failure.at is None or not np.any(failure.truth):
+        return None
+    try:
+        written = Written(failure)
+    except Exception:  # what runs inside may refuse to be traced in float64
+        return None
+    if not 0 < len(written.sites) <= USES:
+        return None
+    changes = list(itertools.islice(_changes(written), NUMBERS // max(1, written.width)))
+    with np.errstate(all="ignore"):
+        stacks = written.bars(changes, written.values, failure.cotangent)
+        found = [i for i in range(len(changes)) if _mended(failure, [a[i] for a in stacks], failure.leaves)]
+        return _confirmed(written, [changes[i] for i in found[:ROWS]]) if found else None
+
+
+def _mended(failure, bars, leaves) -> int:
+    """How many wrong leaves are right with these; 0 where the one in question is not, or a right one no longer is."""
+    mended = 0
+    for (name, (got, truth, allowance)), bar in zip(leaves.items(), bars, strict=True):
+        right = np.isfinite(bar).all() and most(over(bar, truth, allowance)) <= 1
+        was = most(over(got, truth, allowance)) <= 1
+        if not right and (was or name == failure.leaf):
+            return 0
+        mended += right and not was
+    return mended
+
+
+def _confirmed(written, changes):
+    """The change that mends most, for another cotangent as well."""
+    failure, rng = written.failure, np.random.default_rng(3)
+    cotangent = jax.tree.map(
+        lambda a: np.asarray(rng.standard_normal(np.shape(a)), a.dtype) if _is_float(a) else a, failure.cotangent
+    )
+    leaves, values = failure.at(failure.primals, cotangent), written.at(cotangent)
+    stacks = written.bars(changes, values, cotangent)
+    counts = [_mended(failure, [a[i] for a in stacks], leaves) for i in range(len(changes))]
+    if not max(counts):
+        return None
+    change = max(zip(counts, changes, strict=True), key=lambda pair: (pair[0], pair[1].site.line is not None))[1]
+    line = change.site.line
+    return Explanation(change.kind, f"the backward pass would be right {change.text}", line and str(line))
+
+
+def _changes(written: Written):
+    """What may be changed, simplest first."""
+    for site in written.sites:
+        if site.primitive == "mul" or (site.primitive == "div" and site.keys[0][1]):
+            yield Change(site, "local_derivative", f"without {site.named}", lambda v, k: np.ones_like(v[k]))
+        if site.primitive in SUMS:
+            yield Change(site, "missing_term", f"without {site.named}", lambda v, k: np.zeros_like(v[k]))
+    for site in written.sites:
+        yield Change(site, "sign", f"with minus {site.named}", lambda v, k: -v[k])
+    for site in written.sites:
+        for text, factor in (("twice", 2.0), ("half", 0.5)):
+            yield Change(site, "factor", f"with {text} {site.named}", lambda v, k, c=factor: c * v[k])
+    for site in written.sites:
+        own = written.values[site.keys[0]]
+        for i, (text, other) in enumerate(itertools.islice(arrays.orders(own), ORDERS)):
+            if not np.array_equal(other, own) and "zeros" not in text:
+                yield Change(site, "permuted", f"with {site.named} {text}", functools.partial(_order, i))
+    for site in written.sites:
+        for text, other in written.before(site):
+            yield Change(site, "wrong_residual", f"with {text} in place of {site.named}", other)
+
+
+def _order(i, values, key):
+    return next(itertools.islice(arrays.orders(values[key]), i, None))[1]
