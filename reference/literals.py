@@ -154,17 +154,13 @@ def _leaf(value, namer):
 
 
 def static(value, namer: Callable) -> str:
-    """A static argument as an expression."""
-    if callable(value):
-        return namer(value)
+    """A static argument as an expression: a literal, or by its name."""
     text = repr(value)
     try:
         same = ast.literal_eval(text)
     except (ValueError, SyntaxError, MemoryError, RecursionError):
-        raise NotText(f"a static argument {text[:60]}") from None
-    if type(same) is not type(value) or same != value:
-        raise NotText(f"a static argument {text[:60]}")
-    return text
+        return namer(value)
+    return text if type(same) is type(value) and same == value else namer(value)
 
 
 def named(thing, imports: dict) -> str:

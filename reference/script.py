@@ -61,7 +61,7 @@ def script(session: Session, failed: Failed, way: Way | None = None, outer: Case
         for one in tried:
             try:
                 text = form(case, one)
-                lines = _failing(case, one, text)
+                lines = _failing(case, one, text, known is not None)
             except NotText as reason:
                 reasons.append(str(reason))
                 continue
@@ -109,8 +109,8 @@ def _sorted(lines) -> tuple[list[str], list[str]]:
     return [line for line in lines if not ours[line]], [line for line in lines if ours[line]]
 
 
-def _failing(case, way, text) -> list[str] | None:
-    """The last lines of a script that was run and fails; None where it does not."""
+def _failing(case, way, text, compare: bool) -> list[str] | None:
+    """The last lines of a script that was run and fails as the function does; None where it does not."""
     given: dict = {"__name__": "reproduction"}
     exec("import base64, sys, zlib\nimport jax\nimport jax.numpy as jnp\nimport numpy as np", given)
     with case.settings(), contextlib.redirect_stdout(io.StringIO()):
@@ -119,6 +119,8 @@ def _failing(case, way, text) -> list[str] | None:
         except Exception as error:
             return [f"# raises {type(error).__name__}"] if case.raises else None
         if case.raises:
+            return None
+        if compare and not case.same(way, given["got"]):
             return None
         return case.verdict(way, given)
 
@@ -148,7 +150,9 @@ def _written(case, way) -> Text:
     made = Collected(_taken(case))
     wish = case.base.name if case.base.name.isidentifier() else "function"
     name = made.name(case.base.function, wish)
-    text, call = case.function(name, lambda thing: made.name(thing, getattr(thing, "__name__", "given")))
+    text, call = case.function(
+        name, lambda thing: made.name(thing, getattr(thing, "__name__", type(thing).__name__.lower()))
+    )
     values, steps = _lines(case, way, call)
     if made.text.count("\n") > sources.LINES:
         raise NotText(f"its source has {made.text.count(chr(10))} lines")
@@ -157,7 +161,7 @@ def _written(case, way) -> Text:
         module, path = literals.importable(case.base.function)
         renamed = f" as {name}" if path != name else ""
         if "." not in path:
-            function += f"\n\n\n# from {module} import {path}{renamed}  # in place of the above: as it stands there now"
+            function += f"\n\n# from {module} import {path}{renamed}  # in place of the above: as it stands there now"
     return Text(made.imported_lines, function, _joined(text, way.definitions(call)), values, steps)
 
 

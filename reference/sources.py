@@ -5,7 +5,9 @@ Nothing is taken for granted: whoever uses the text runs it and looks whether it
 
 import ast
 import builtins
+import dataclasses
 import dis
+import enum
 import functools
 import inspect
 import itertools
@@ -75,6 +77,8 @@ class Collected:
         if isinstance(thing, type):
             return self.kind(thing, wish)
         text = self.value(thing)
+        if id(thing) in self.names or isinstance(thing, types.MethodType | enum.Enum):
+            return text
         name = self.take(thing, wish)
         self.parts.append(f"{name} = {text}")
         return name
@@ -228,9 +232,7 @@ class Collected:
         """The text of a node, with the names that what it refers to has here."""
         edits = [*edits, *_without_annotations(node, _lines_of(thing))]
         renamed = {name: given for name, value in bound.items() if (given := self.name(value, name)) != name}
-        for inner in ast.walk(node):
-            if isinstance(inner, ast.Name) and inner.id in renamed:
-                edits.append((*_span(inner), renamed[inner.id]))
+        edits += [(*_span(inner), renamed[inner.id]) for inner in _free(node) if inner.id in renamed]
         return _edited(_lines_of(thing), node, edits)
 
     # --- values ------------------------------------------------------------------------------------------------------
@@ -272,9 +274,30 @@ class Collected:
             return (
                 f"{self.name(functools.partial, 'partial')}({', '.join([self.name(thing.func, 'function'), *parts])})"
             )
-        if callable(thing):
+        if isinstance(thing, types.MethodType):
+            return f"{self.name(thing.__self__, type(thing.__self__).__name__.lower())}.{thing.__name__}"
+        if isinstance(thing, enum.Enum):
+            return f"{self.name(type(thing), type(thing).__name__)}.{thing.name}"
+        if callable(thing) and isinstance(thing, (types.FunctionType, type, WRAPPED, *BY_HAND)):
             return self.name(thing, getattr(thing, "__name__", "function"))
-        raise NotText(f"it refers to a {type(thing).__name__}")
+        return self.instance(thing)
+
+    def instance(self, thing) -> str:
+        """An object of a class of the user's own: a tuple or a dataclass by its fields, others by what they hold."""
+        made = self.name(type(thing), type(thing).__name__)
+        if type(thing).__module__.split(".")[0] in LIBRARIES or not made.isidentifier():
+            raise NotText(f"it refers to a {type(thing).__name__}")
+        fields = getattr(thing, "_fields", None)
+        if dataclasses.is_dataclass(thing):
+            fields = [field.name for field in dataclasses.fields(thing) if field.init]
+        if fields is not None:
+            return f"{made}({', '.join(f'{name}={self.value(getattr(thing, name))}' for name in fields)})"
+        if not hasattr(thing, "__dict__"):
+            raise NotText(f"it refers to a {type(thing).__name__}")
+        held = ", ".join(f"{name!r}: {self.value(value)}" for name, value in vars(thing).items())
+        name = self.take(thing, made.lower())
+        self.parts.append(f"{name} = object.__new__({made})\nvars({name}).update({{{held}}})")
+        return name
 
 
 # --- where things are written ----------------------------------------------------------------------------------------
@@ -307,9 +330,33 @@ def _globals(code):
 
 
 def _loaded(node) -> set:
-    """The names that a node needs at once: annotations are not looked at."""
+    """The names that a node needs from outside: annotations are not looked at."""
     left_out = {id(inner) for n in ast.walk(node) for a in _annotations(n) for inner in ast.walk(a)}
-    return {n.id for n in ast.walk(node) if isinstance(n, ast.Name) and id(n) not in left_out}
+    return {name.id for name in _free(node) if id(name) not in left_out}
+
+
+def _free(node, own=frozenset(), top=True):
+    """The names in a node that no function inside of it binds; what the node itself binds is its caller's to know."""
+    if isinstance(node, ast.Name):
+        if node.id not in own:
+            yield node
+        return
+    if not top and isinstance(node, ast.FunctionDef | ast.Lambda | COMPREHENSIONS):
+        own = own | set(_bound(node))
+    for child in ast.iter_child_nodes(node):
+        yield from _free(child, own, False)
+
+
+COMPREHENSIONS = ast.ListComp | ast.SetComp | ast.DictComp | ast.GeneratorExp
+
+
+def _bound(node):
+    """The names that a function or a comprehension binds; those of functions inside of it are taken for its own."""
+    for inner in ast.walk(node):
+        if isinstance(inner, ast.arg):
+            yield inner.arg
+        elif isinstance(inner, ast.Name) and not isinstance(inner.ctx, ast.Load):
+            yield inner.id
 
 
 def _annotations(node):

@@ -369,7 +369,7 @@ def test_keys_come_back():
 
 
 def test_what_no_text_gives_back_is_said():
-    for value, words in ((object(), "static argument"), (lambda x: x, "not found by its name|has no module")):
+    for value, words in ((object(), "has no module"), (lambda x: x, "not found by its name|has no module")):
         with pytest.raises(literals.NotText, match=words):
             literals.static(value, lambda thing: literals.named(thing, {}))
     imports: dict = {}
