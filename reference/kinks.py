@@ -15,13 +15,14 @@ NEAR = 2.0**-26  # of a coordinate: how far the neighbours are
 CLOSER = 2.0**-8  # of that: how far the nearer half of them is
 COPIES_MOVED = COPIES - 1
 FOCUS = 32  # numbers that are moved furthest, one by one
+LEAVES = 8  # arrays that are moved against the others
 
 
 def neighbours(primals, chosen=()) -> Iterator[tuple]:
     """Stacks of copies of the primals moved by a very little, far and near by turns; the first copy is not moved.
 
-    All move up, ties move together, then each number its own way; then each `chosen` number moves furthest,
-    so that it comes first, or last, among its equals.
+    All move up, ties move together, then each number its own way, then each array against the others; then each
+    `chosen` number moves furthest, so that it comes first, or last, among its equals.
     """
     rng = np.random.default_rng(1)
     floats = [np.ravel(a) for a in primals if floating(a)]
@@ -29,7 +30,9 @@ def neighbours(primals, chosen=()) -> Iterator[tuple]:
     distinct, which = np.unique(flat, return_inverse=True)
     rows = [np.ones(flat.size), *(rng.choice([-1.0, 1.0], len(distinct))[which] for _ in range(3))]
     rows += [rng.choice([-1.0, 1.0], flat.size) * rng.uniform(0.25, 1.0, flat.size) for _ in range(8)]
-    for index in (*chosen, *[None] * (-len(chosen) % (PAIRS // 2))):
+    owner = np.repeat(np.arange(len(floats)), [a.size for a in floats])
+    rows += [np.where(owner == i, 1.0, -1.0) for i in range(len(floats))[:LEAVES] if len(floats) > 1]
+    for index in (*chosen, *[None] * (-(len(chosen) + len(rows)) % (PAIRS // 2))):
         row = rng.choice([-1.0, 1.0], flat.size) * rng.uniform(0.25, 0.75, flat.size)
         row[[] if index is None else index] = 1.0
         rows.append(row)
@@ -81,7 +84,7 @@ def between(got, truth, allowance, around, primal, dtype) -> tuple[str, str] | N
         lost = settled & (near > reach) & (2 * near > far)
         kinked = ~settled | (spread > reach) | lost
         # On either side the derivative moves, over that distance, by some of its own size: of the jump, very little.
-        reach = np.where(lost, np.minimum(reach, rounding) + spread, reach + np.sqrt(NEAR) * spread)
+        reach = np.where(lost, rounding + spread, reach + np.sqrt(NEAR) * spread)
         fits = np.isfinite(got) & (low - reach <= got) & (got <= high + reach)
         equal = settled & ~lost & (np.abs(got - np.where(settled, truth, 0)) <= allowance)
         # Where the derivative jumps, what rounding allows is the jump itself: the sides say more.

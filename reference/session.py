@@ -29,6 +29,7 @@ from .wholes import uses
 from .widening import CannotWiden
 
 STILL = ((0, 0.0, 0.0),) * COPIES
+HUGE = "huge"  # values in the thousands, which nobody gave
 AT_KINKS = ("truth", "kinks")  # these look around every point
 UNTOLD = {"verdict": "abstained", "message": "rounding alone moves the truth by as much as its size at this point"}
 
@@ -78,18 +79,22 @@ class Session:
         return [self.trial(self.subject.example, words[i], i, i == 1) for i in range(self.profile.cotangents)]
 
     @functools.cached_property
-    def uses(self) -> list:
-        """What the definition, and the derivative by hand, do with each leaf where that is an integer."""
+    def by_hand(self):
+        """The equations of the derivative by hand at the example; None where it cannot be traced."""
         local, cotangent = self.local(self.subject.example, self.subject.dtype), self.example[0].cotangent
-        of_definition = uses(local.equations)
         try:
             with local.precision():
                 cast = self.subject.cast(self.subject.example, local.dtype)
-                by_hand = uses(jax.make_jaxpr(local.pullback)(cast, local.cast_outputs(cotangent)))
-        except Exception:  # what cannot be traced is said elsewhere
-            return of_definition
-        together = zip(of_definition, by_hand, strict=False)  # behind the arguments come the cotangents
-        return [dataclasses.replace(use, constants=use.constants | other.constants) for use, other in together]
+                return jax.make_jaxpr(local.pullback)(cast, local.cast_outputs(cotangent))
+        except Exception:  # which is said elsewhere
+            return None
+
+    @functools.cached_property
+    def uses(self) -> list:
+        """What the definition, and the derivative by hand, do with each leaf where that is an integer."""
+        found = uses(self.local(self.subject.example, self.subject.dtype).equations)
+        both = zip(found, uses(self.by_hand) if self.by_hand else found, strict=False)  # cotangents come last
+        return [dataclasses.replace(a, constants=a.constants | b.constants) for a, b in both]
 
     def rounded(self, trial: Trial, dtype: str) -> Trial:
         """The trial as the dtype sees it."""
@@ -306,6 +311,8 @@ class Session:
                 yield make("abstained", message=f"the function itself is off, or leaves the range of {dtype}, here")
             elif apart is None or apart.ratio <= 1:
                 yield make("right", **(vars(apart) if apart else {}))
+            elif trial.words.startswith("length 0") and not np.isfinite(value).all():
+                yield make("abstained", message="of nothing at all: not finite, as a mean of no numbers")
             elif (
                 verdict := None
                 if is_output
@@ -324,12 +331,13 @@ class Session:
         """The verdict on a formula that is right and loses digits at values that nobody gave; None where it is wrong.
 
         What is kept for the backward pass is rounded, and where it is large, as a log-sum-exp of large numbers, the
-        rounding shows.  As long as half of the digits are left, that is told and not held against a derivative.
+        rounding shows.  As long as half of the digits are left, and of numbers in the thousands without that, it is
+        told and not held against a derivative.
         """
         local, truth = self.local(trial.primals, dtype), self.measured(trial, dtype)
-        if (trial.given and dtype == self.subject.dtype) or apart.absolute > np.sqrt(unit(local.unit)) * scale(
-            truth.truth[1][place]
-        ):
+        beyond = trial.words == HUGE and np.isfinite(apart.absolute)
+        half = apart.absolute > np.sqrt(unit(local.unit)) * scale(truth.truth[1][place])
+        if (trial.given and dtype == self.subject.dtype) or (half and not beyond):
             return None
         left = f"{-np.log10(max(apart.relative, unit(local.unit))):.1f} of {-np.log10(unit(local.unit)):.1f} digits"
         at = self.rounded(trial, dtype)
@@ -342,7 +350,7 @@ class Session:
 
     def _overflows(self, trial, dtype, place, value):
         """In the thousands, where nobody gave values, what autodiff of the definition overflows at may overflow."""
-        if trial.words != "huge" or np.isfinite(value).all():
+        if trial.words != HUGE or np.isfinite(value).all():
             return None
         try:
             theirs = self.local(trial.primals, dtype).autodiff(trial.primals, trial.cotangent)[1][place]

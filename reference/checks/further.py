@@ -7,12 +7,12 @@ import jax
 import numpy as np
 
 from ..finding import Finding
+from ..lengths import equations, longer, other_lengths, set_apart
 from ..pullback import pull
 from ..session import CannotTell, Session
 from ..subject import Subject
-from ..trials import other_lengths
 from ..widening import kind
-from .naming import dtypes, first_line, named
+from .naming import dtypes, first_line, named, settles, traced_pullback
 
 
 @named
@@ -64,6 +64,9 @@ def precision(session: Session) -> Iterator[Finding]:
     trial, refused = session.example[0], []
     for dtype in others:
         try:
+            if settles(traced_pullback(session, dtype)):
+                refused.append(f"{dtype}: a loop that stops when something is small enough may never do so there")
+                continue
             answer = session.answer(trial, dtype)
             findings = list(session.judge("precision", trial, dtype, answer, outputs=False))
         except (TypeError, ValueError, NotImplementedError) as error:
@@ -134,8 +137,46 @@ def _reshaped(session):
     odd = [m for m in made if m[0] == "odd lengths"]
     ones = [m for m in made if m[0].startswith("length 1")]
     none = [m for m in made if m[0].startswith("length 0")]
-    most = 3 if session.profile.name == "default" else 0
-    return [*odd, *ones[:most], *none[:1]] if most else []
+    if session.profile.name != "default":
+        return []
+    return [*odd, *_apart(session), *ones[:3], *none[:1], *_longer(session)]
+
+
+def _structs(session, shapes):
+    cast = session.subject.cast(session.subject.example, session.subject.dtype)
+    return [jax.ShapeDtypeStruct(shape, a.dtype) for shape, a in zip(shapes, cast, strict=True)]
+
+
+def _apart(session):
+    """Lengths that are equal in the example alone, set apart."""
+    local = session.local(session.subject.example, session.subject.dtype)
+
+    def takes(shapes):
+        try:
+            with local.precision():
+                jax.eval_shape(session.subject, *_structs(session, shapes))
+        except Exception:  # whatever a function says of lengths that it does not take
+            return False
+        return True
+
+    made = set_apart(session.subject.example, session.subject.names, takes)
+    return [made] if made else []
+
+
+def _longer(session):
+    """Longer than a block, unless the function grows with it as a loop of Python's does."""
+    local = session.local(session.subject.example, session.subject.dtype)
+
+    def size(primals):
+        with local.precision():
+            return equations(jax.make_jaxpr(session.subject)(*_structs(session, map(np.shape, primals))))
+
+    for words, primals in longer(session.subject.example, session.subject.differentiated):
+        try:
+            if size(primals) <= 2 * size(session.subject.example):
+                yield words, primals
+        except Exception:  # the function does not take them
+            return
 
 
 @named

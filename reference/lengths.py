@@ -1,0 +1,125 @@
+"""Arguments of other lengths that keep what the example's arrays have in common: one, odd, none, long, set apart.
+
+Equal lengths stay equal, for that is what most functions ask; then those that need not are told apart, so that what
+takes one of them for another shows.
+"""
+
+import itertools
+from collections.abc import Callable, Iterator
+
+import jax
+import numpy as np
+
+from manual_backprop.signature import kind_of
+
+from .interpreter import inner_jaxprs, open_jaxpr
+from .kept import kept
+from .wholes import is_permutation, within
+from .widening import kind
+
+OTHERS = (2, 3, 5, 7, 9, 11, 13, 129)  # lengths of the thorough profile
+LONG = 131  # prime, and more than a block of 128 holds
+ELEMENTS = 2**16  # of an array: longer ones are not tried
+TRIES = 40  # of lengths to be told apart
+
+
+def other_lengths(primals, differentiated, thorough: bool = False) -> Iterator[tuple[str, tuple]]:
+    """(words, primals) with some length of the example replaced wherever it occurs."""
+    lengths = sorted({n for a in primals for n in np.shape(a) if n > 0}, reverse=True)
+    for length in lengths:
+        yield from _replaced(primals, differentiated, {length: 1}, f"length 1 for {length}")
+    if len(lengths) > 1:
+        yield from _replaced(primals, differentiated, dict.fromkeys(lengths, 1), "length 1 everywhere")
+    odd = dict(zip(lengths, (n for n in itertools.count(3, 2) if n not in lengths), strict=False))
+    yield from _replaced(primals, differentiated, odd, "odd lengths")
+    if thorough:
+        for length in lengths:
+            for other in OTHERS:
+                if other != length:
+                    yield from _replaced(primals, differentiated, {length: other}, f"length {other} for {length}")
+    for length in lengths:
+        yield from _replaced(primals, differentiated, {length: 0}, f"length 0 for {length}")
+
+
+def longer(primals, differentiated) -> Iterator[tuple[str, tuple]]:
+    """The greatest length replaced by one that is longer than most blocks."""
+    longest = max((n for a in primals for n in np.shape(a)), default=0)
+    if 0 < longest < LONG:
+        for words, made in _replaced(primals, differentiated, {longest: LONG}, f"length {LONG} for {longest}"):
+            if all(np.size(a) <= ELEMENTS for a in made):
+                yield words, made
+
+
+def set_apart(primals, names, takes: Callable) -> tuple[str, tuple] | None:
+    """Lengths that are equal in the example and need not be, each replaced by one of its own; None if there are none.
+
+    takes  whether the function takes arguments of certain shapes
+    """
+    shapes, moved = [list(np.shape(a)) for a in primals], []
+    known = {n for shape in shapes for n in shape}
+    fresh = (n for n in itertools.count(max(known, default=0) + 1) if n % 2)
+    tries = iter(range(TRIES))
+    for length in sorted(known, reverse=True):
+        spots = [(i, axis) for i, shape in enumerate(shapes) for axis, n in enumerate(shape) if n == length]
+        for size in range(1, len(spots) // 2 + 1) if length > 1 else ():
+            for chosen in itertools.combinations(spots, size):
+                if not set(chosen) <= set(spots) or len(spots) < 2 * size or next(tries, None) is None:
+                    continue
+                other, changed = next(fresh), [list(shape) for shape in shapes]
+                for i, axis in chosen:
+                    changed[i][axis] = other
+                if takes([tuple(shape) for shape in changed]):
+                    shapes, spots = changed, [spot for spot in spots if spot not in chosen]
+                    moved += [f"{other} for {length} in {names[i]}" for i, _ in chosen]
+    if not moved:
+        return None
+    rng = np.random.default_rng(0)
+    made = tuple(_of_shape(rng, a, tuple(shape), {}) for a, shape in zip(primals, shapes, strict=True))
+    return f"length {', '.join(moved)}", made
+
+
+def equations(closed) -> int:
+    """How many equations a traced function has, those of inner functions included."""
+    inner = [inner for equation in open_jaxpr(closed)[0].eqns for inner in inner_jaxprs(equation)]
+    return len(open_jaxpr(closed)[0].eqns) + sum(map(equations, inner))
+
+
+def _replaced(primals, differentiated, lengths, words):
+    rng = np.random.default_rng(0)
+    shapes = [tuple(lengths.get(n, n) for n in np.shape(a)) for a in primals]
+    if shapes != [np.shape(a) for a in primals]:
+        yield words, tuple(_of_shape(rng, a, shape, lengths) for a, shape in zip(primals, shapes, strict=True))
+
+
+def _of_shape(rng, a, shape, lengths):
+    if kind_of(a) == "integer":
+        return _whole_of_shape(rng, np.asarray(a), shape, lengths)
+    if shape == np.shape(a):
+        return a
+    if kind(a.dtype) == "float":
+        return np.asarray(kept(a)[1](rng.normal(size=shape)), np.float64) if _can_keep(a, shape) else _tiled(a, shape)
+    if kind_of(a) == "key":
+        return jax.random.split(jax.random.key(0), shape)
+    return _tiled(np.asarray(a), shape)
+
+
+def _whole_of_shape(rng, a, shape, lengths):
+    """Integers that stay in range: labels of fewer classes, indices of fewer rows, a permutation of fewer."""
+    if shape != a.shape and is_permutation(a):
+        return rng.permuted(np.broadcast_to(np.arange(shape[-1], dtype=a.dtype), shape), axis=-1)
+    tiled = a if shape == a.shape else _tiled(a, shape)
+    for old, new in sorted(lengths.items()):
+        if np.size(a) and np.max(a) < old:
+            return within(tiled, old, new)
+    return tiled
+
+
+def _can_keep(a, shape):
+    return np.isfinite(a).all() and np.prod(shape) > 0
+
+
+def _tiled(a, shape):
+    """The array cut or repeated to another shape, so that its values stay in range."""
+    for axis, length in enumerate(shape):
+        a = np.take(a, np.arange(length) % max(a.shape[axis], 1), axis=axis)
+    return a
