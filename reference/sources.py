@@ -6,13 +6,10 @@ Nothing is taken for granted: whoever uses the text runs it and looks whether it
 import ast
 import builtins
 import dataclasses
-import dis
 import enum
 import functools
-import inspect
 import itertools
 import sys
-import textwrap
 import types
 
 import jax
@@ -21,6 +18,7 @@ import numpy as np
 
 from . import literals
 from .literals import NotText
+from .nodes import edited, free, is_def, lines_of, loaded, refers, span, tree, without_annotations, written
 
 LINES = 200  # of source, beyond which it is no help
 WIDTH = 110
@@ -140,9 +138,9 @@ class Collected:
         rules = [getattr(thing, half, None) for half in halves]
         if any(rule is None for rule in rules) or getattr(thing, "symbolic_zeros", False):
             raise NotText(f"a {kind} of an unusual kind")
-        refers = [value for rule in rules if isinstance(rule, types.FunctionType) for value in _refers(rule).values()]
-        apart = id(raw) in self.names or any(value is raw for value in refers) or self.imported(raw, wish)
-        if _is_def(raw) and not apart:
+        others = [value for rule in rules if isinstance(rule, types.FunctionType) for value in refers(rule).values()]
+        apart = id(raw) in self.names or any(value is raw for value in others) or self.imported(raw, wish)
+        if is_def(raw) and not apart:
             more = "".join(f", {name}={value}" for name, value in options.items())
             if options:
                 self.names.setdefault(id(functools.partial), "functools.partial")
@@ -174,15 +172,15 @@ class Collected:
     def function(self, thing, wish) -> str:
         raw = getattr(thing, "__wrapped__", None)
         if raw is None:
-            if _is_def(thing):
+            if is_def(thing):
                 return self.define(thing, self.take(thing, wish if thing.__name__ == "_" else thing.__name__))
             name = self.take(thing, wish if wish.isidentifier() else "function")
             self.parts.append(f"{name} = {self.lambda_text(thing)}")
             return name
-        node = _written(raw)[0] if isinstance(raw, types.FunctionType) else None
+        node = written(raw) if isinstance(raw, types.FunctionType) else None
         if isinstance(node, ast.FunctionDef) and len(node.decorator_list) == 1:
-            scope = raw.__globals__ | _refers(raw)
-            bound = {name: scope[name] for name in _loaded(node.decorator_list[0]) if name in scope}
+            scope = raw.__globals__ | refers(raw)
+            bound = {name: scope[name] for name in loaded(node.decorator_list[0]) if name in scope}
             decorator = self.written(raw, node.decorator_list[0], bound)
             return self.define(raw, self.take(thing, raw.__name__), f"@{decorator}")
         if isinstance(thing, WRAPPED):
@@ -194,7 +192,7 @@ class Collected:
 
     def define(self, function, name, decorator: str = "") -> str:
         """A `def`, without its own decorators and docstring."""
-        node, _ = _written(function)
+        node = written(function)
         edits = [(*node.name_span, name)] if node.name != name else []
         body = node.body
         documented = len(body) > 1 and isinstance(body[0], ast.Expr) and isinstance(body[0].value, ast.Constant)
@@ -204,36 +202,36 @@ class Collected:
         kwonly = zip(node.args.kwonlyargs, node.args.kw_defaults, strict=True)
         given |= {d: function.__kwdefaults__[a.arg] for a, d in kwonly if d is not None}
         for default, value in given.items():
-            if any(_loaded(default)):
-                edits.append((*_span(default), self.value(value)))
-        text = self.written(function, node, _refers(function), edits)
+            if any(loaded(default)):
+                edits.append((*span(default), self.value(value)))
+        text = self.written(function, node, refers(function), edits)
         self.parts.append(f"{decorator}\n{text}" if decorator else text)
         return name
 
     def lambda_text(self, function) -> str:
-        text = self.written(function, _written(function)[0], _refers(function))
+        text = self.written(function, written(function), refers(function))
         return f"({text})" if "\n" in text else text
 
     def kind(self, thing, wish) -> str:
         """A class at the top of a module, with its decorators."""
         module = sys.modules.get(thing.__module__)
-        node = next((n for n in _tree(module).body if isinstance(n, ast.ClassDef) and n.name == thing.__name__), None)
+        node = next((n for n in tree(module).body if isinstance(n, ast.ClassDef) and n.name == thing.__name__), None)
         if node is None or getattr(module, thing.__name__, None) is not thing:
             raise NotText(f"the class {thing.__name__}")
         name = self.take(thing, thing.__name__)
         if name != thing.__name__:
             raise NotText(f"two things called {thing.__name__}")
-        bound = {name: vars(module)[name] for name in _loaded(node) if name in vars(module) and name != thing.__name__}
+        bound = {name: vars(module)[name] for name in loaded(node) if name in vars(module) and name != thing.__name__}
         parts = [*(f"@{self.written(thing, d, bound)}" for d in node.decorator_list), self.written(thing, node, bound)]
         self.parts.append("\n".join(parts))
         return name
 
     def written(self, thing, node, bound: dict, edits=()) -> str:
         """The text of a node, with the names that what it refers to has here."""
-        edits = [*edits, *_without_annotations(node, _lines_of(thing))]
+        edits = [*edits, *without_annotations(node, lines_of(thing))]
         renamed = {name: given for name, value in bound.items() if (given := self.name(value, name)) != name}
-        edits += [(*_span(inner), renamed[inner.id]) for inner in _free(node) if inner.id in renamed]
-        return _edited(_lines_of(thing), node, edits)
+        edits += [(*span(inner), renamed[inner.id]) for inner in free(node) if inner.id in renamed]
+        return edited(lines_of(thing), node, edits)
 
     # --- values ------------------------------------------------------------------------------------------------------
 
@@ -298,139 +296,3 @@ class Collected:
         name = self.take(thing, made.lower())
         self.parts.append(f"{name} = object.__new__({made})\nvars({name}).update({{{held}}})")
         return name
-
-
-# --- where things are written ----------------------------------------------------------------------------------------
-
-
-def _is_def(thing) -> bool:
-    return isinstance(thing, types.FunctionType) and thing.__name__.isidentifier()
-
-
-def _refers(function) -> dict:
-    """What a function refers to by name, beyond its own arguments."""
-    cells = zip(function.__code__.co_freevars, function.__closure__ or (), strict=True)
-    try:
-        found = {name: cell.cell_contents for name, cell in cells}
-    except ValueError:
-        raise NotText("it refers to a name without a value") from None
-    for name in _globals(function.__code__):
-        if name in function.__globals__:
-            found.setdefault(name, function.__globals__[name])
-    return found
-
-
-def _globals(code):
-    for instruction in dis.get_instructions(code):
-        if instruction.opname in ("LOAD_GLOBAL", "LOAD_NAME"):
-            yield instruction.argval
-    for constant in code.co_consts:
-        if isinstance(constant, types.CodeType):
-            yield from _globals(constant)
-
-
-def _loaded(node) -> set:
-    """The names that a node needs from outside: annotations are not looked at."""
-    left_out = {id(inner) for n in ast.walk(node) for a in _annotations(n) for inner in ast.walk(a)}
-    return {name.id for name in _free(node) if id(name) not in left_out}
-
-
-def _free(node, own=frozenset(), top=True):
-    """The names in a node that no function inside of it binds; what the node itself binds is its caller's to know."""
-    if isinstance(node, ast.Name):
-        if node.id not in own:
-            yield node
-        return
-    if not top and isinstance(node, ast.FunctionDef | ast.Lambda | COMPREHENSIONS):
-        own = own | set(_bound(node))
-    for child in ast.iter_child_nodes(node):
-        yield from _free(child, own, False)
-
-
-COMPREHENSIONS = ast.ListComp | ast.SetComp | ast.DictComp | ast.GeneratorExp
-
-
-def _bound(node):
-    """The names that a function or a comprehension binds; those of functions inside of it are taken for its own."""
-    for inner in ast.walk(node):
-        if isinstance(inner, ast.arg):
-            yield inner.arg
-        elif isinstance(inner, ast.Name) and not isinstance(inner.ctx, ast.Load):
-            yield inner.id
-
-
-def _annotations(node):
-    return [a for a in (getattr(node, "annotation", None), getattr(node, "returns", None)) if a is not None]
-
-
-def _without_annotations(node, lines):
-    """Edits that take annotations away, which refer to more than what runs; fields of a class keep one."""
-    for inner in ast.walk(node):
-        if isinstance(inner, ast.arg) and inner.annotation:
-            start = inner.lineno, inner.col_offset + len(inner.arg.encode())
-            yield start, _span(inner.annotation)[1], ""
-        elif isinstance(inner, ast.FunctionDef) and inner.returns:
-            number, before = inner.returns.lineno, lines[inner.returns.lineno - 1][: inner.returns.col_offset]
-            yield (number, len(before[: before.rindex(b"->")].rstrip())), _span(inner.returns)[1], ""
-        elif isinstance(inner, ast.AnnAssign) and isinstance(node, ast.ClassDef):
-            yield *_span(inner.annotation), "object"
-
-
-def _lines_of(thing) -> list[bytes]:
-    try:
-        lines, _ = inspect.findsource(thing)
-    except (OSError, TypeError):
-        raise NotText("its source is not at hand") from None
-    return "".join(lines).encode().split(b"\n")
-
-
-@functools.lru_cache(maxsize=32)
-def _parsed(text: bytes):
-    try:
-        return ast.parse(text)
-    except SyntaxError:
-        raise NotText("its source is not plain Python") from None
-
-
-def _tree(thing):
-    return _parsed(b"\n".join(_lines_of(thing)))
-
-
-def _written(function):
-    """The node of a function, and its text's lines."""
-    code, tree = function.__code__, _tree(function)
-    for node in ast.walk(tree):
-        if isinstance(node, ast.FunctionDef) and node.name == code.co_name:
-            if min([node.lineno, *(d.lineno for d in node.decorator_list)]) == code.co_firstlineno:
-                start = (node.lineno, node.col_offset + len("def "))
-                node.name_span = (start, (start[0], start[1] + len(node.name.encode())))
-                return node, tree
-        elif isinstance(node, ast.Lambda) and code.co_name == "<lambda>" and node.lineno == code.co_firstlineno:
-            body = (node.body.lineno, node.body.end_lineno, node.body.col_offset, node.body.end_col_offset)
-            if body in set(code.co_positions()):
-                return node, tree
-    raise NotText("its source is not found")
-
-
-def _span(node):
-    return (node.lineno, node.col_offset), (node.end_lineno, node.end_col_offset)
-
-
-def _edited(lines, node, edits) -> str:
-    """The text of a node after replacements of (start, end, text), dedented."""
-    starts = list(itertools.accumulate((len(line) + 1 for line in lines), initial=0))
-    data = b"\n".join(lines)
-
-    def at(place):
-        return starts[place[0] - 1] + place[1]
-
-    first, last = map(at, _span(node))
-    line_start = at((node.lineno, 0))
-    whole = not data[line_start:first].strip()  # a statement brings its indentation, to be taken away
-    begin, out = line_start if whole else first, b""
-    done = begin
-    for start, end, text in sorted((at(s), at(e), t) for s, e, t in edits):
-        if start >= done:
-            out += data[done:start] + text.encode()
-            done = end
-    return textwrap.dedent((out + data[done:last]).decode())
