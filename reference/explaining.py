@@ -123,8 +123,11 @@ def _rounded(session, failed: Failed):
     if narrow:
         dtype, where = narrow[0]
         return Explanation("dtype", f"rounded to {dtype} on the way; without rounding it is right", where)
-    share = most(np.abs(got - truth)) / (most(np.abs(truth)) or 1.0)
-    left = max(0, round(-np.log10(share)))
+    known = np.isfinite(truth)
+    if not known.any():
+        return None
+    share = most(np.abs(got - truth)[known]) / (most(np.abs(truth)[known]) or 1.0)
+    left = max(0, round(-np.log10(share))) if share else 0
     text = f"digits are lost: the formula is right, and {left} of its digits are left in {failed.dtype}"
     return Explanation("cancellation", text)
 
