@@ -68,7 +68,7 @@ class Session:
 
     def trial(self, primals, words: str, seed: int = 0, sparse: bool = False) -> Trial:
         """A trial at these primals with a cotangent of its own."""
-        rng = np.random.default_rng([self.seed, seed])
+        rng = np.random.default_rng([self.seed, seed, 1])  # [0, 0] would be what default_rng(0) gives: an example
         rounded = self.subject.real_cast(primals, self.subject.dtype)
         return Trial(rounded, cotangents(rng, self.local(primals, self.subject.dtype).outputs, sparse), words, sparse)
 

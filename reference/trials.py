@@ -91,7 +91,7 @@ def other_values(primals, differentiated, words: str, near=(0.0, 1.0, -1.0), see
 
     uses  what the function does with each leaf, where that is an integer: see `wholes.uses`
     """
-    rng = np.random.default_rng([seed, list(VALUES).index(words)])
+    rng = np.random.default_rng([seed, list(VALUES).index(words), 2])  # not what default_rng(seed) gives
     near = np.asarray(sorted({0.0, *near}))
     lengths = {n for a in primals if kind(a.dtype) == "float" for n in np.shape(a)}
     uses = uses or [Use()] * len(primals)
