@@ -84,14 +84,14 @@ def _with_the_definition(failure, seconds):
     def of_jacobian(*hypotheses):
         return _of(hypotheses, bench) if bench else None  # which take little
 
-    def written():
-        return _of((repairs.repaired,), failure, until)
+    mended = repairs.Repairs(failure)
 
     bent = behaviour.impure_or_nonlinear(failure)
     if bent:
         found = of(residuals.ignored) or (bent.kind == "nonlinear" and of(residuals.other_cotangent))
-        mended = not found and bent.kind == "nonlinear" and written()
-        return found or (Explanation(bent.kind, f"{bent.text}; {mended.text}", mended.where) if mended else bent)
+        if not found and bent.kind == "nonlinear" and seconds > 0 and (more := mended.simple() or mended.replaced()):
+            return Explanation(bent.kind, f"{bent.text}; {more.text}", more.where)
+        return found or bent
     return (
         of(residuals.ignored)
         or arrays.any_factor(failure)
@@ -106,7 +106,7 @@ def _with_the_definition(failure, seconds):
             constants.other_constant,
             local.ungated,
         )
-        or written()
+        or _of((repairs.Repairs.simple,), mended, until)
         or of(
             residuals.other_primal,
             local.at_another_value,
@@ -119,7 +119,9 @@ def _with_the_definition(failure, seconds):
         or behaviour.rounding(failure)
         or _of((arrays.constant, places.conditioned), failure)
         or of_jacobian(jacobian.moved)
-        or _of((places.located, arrays.projected, arrays.lost), failure)
+        or places.located(failure)
+        or _of((repairs.Repairs.replaced,), mended, until)
+        or _of((arrays.projected, arrays.lost), failure)
         or of_jacobian(jacobian.scaled, jacobian.heard)
         or of(local.another_function, local.enters)
         or behaviour.at_other_primals(failure)

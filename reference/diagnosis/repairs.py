@@ -204,21 +204,41 @@ class Written:
                 yield self.told(key), lambda values, _, key=key: values[key]
 
 
-def repaired(failure: Failure):
-    """With one of its values changed, the backward pass is right."""
-    if failure.halves is None or failure.at is None or not np.any(failure.truth):
-        return None
-    try:
-        written = Written(failure)
-    except Exception:  # what runs inside may refuse to be traced in float64
-        return None
-    if not 0 < len(written.sites) <= USES:
-        return None
-    changes = list(itertools.islice(_changes(written), NUMBERS // max(1, written.width)))
-    with np.errstate(all="ignore"):
-        stacks = written.bars(changes, written.values, failure.cotangent)
-        found = [i for i in range(len(changes)) if _mended(failure, [a[i] for a in stacks], failure.leaves)]
-        return _confirmed(written, [changes[i] for i in found[:ROWS]]) if found else None
+class Repairs:
+    """The changes that make a backward pass right."""
+
+    def __init__(self, failure: Failure):
+        self.failure = failure
+
+    @functools.cached_property
+    def written(self) -> Written | None:
+        if self.failure.halves is None or self.failure.at is None or not np.any(self.failure.truth):
+            return None
+        try:
+            written = Written(self.failure)
+        except Exception:  # what runs inside may refuse to be traced in float64
+            return None
+        return written if 0 < len(written.sites) <= USES else None
+
+    def simple(self):
+        """A value left out, negated, doubled or turned."""
+        return self._found(_simple)
+
+    def replaced(self):
+        """Another value in its place."""
+        return self._found(_others)
+
+    def _found(self, changes):
+        if self.written is None:
+            return None
+        written, failure = self.written, self.failure
+        some = list(itertools.islice(changes(written), NUMBERS // max(1, written.width)))
+        if not some:
+            return None
+        with np.errstate(all="ignore"):
+            stacks = written.bars(some, written.values, failure.cotangent)
+            found = [i for i in range(len(some)) if _mended(failure, [a[i] for a in stacks], failure.leaves)]
+            return _confirmed(written, [some[i] for i in found[:ROWS]]) if found else None
 
 
 def _mended(failure, bars, leaves) -> int:
@@ -249,8 +269,8 @@ def _confirmed(written, changes):
     return Explanation(change.kind, f"the backward pass would be right {change.text}", line and str(line))
 
 
-def _changes(written: Written):
-    """What may be changed, simplest first."""
+def _simple(written: Written):
+    """Changes of one value, simplest first."""
     for site in written.sites:
         if site.primitive == "mul" or (site.primitive == "div" and site.keys[0][1]):
             yield Change(site, "local_derivative", f"without {site.named}", lambda v, k: np.ones_like(v[k]))
@@ -266,6 +286,9 @@ def _changes(written: Written):
         for i, (text, other) in enumerate(itertools.islice(arrays.orders(own), ORDERS)):
             if not np.array_equal(other, own) and "zeros" not in text:
                 yield Change(site, "permuted", f"with {site.named} {text}", functools.partial(_order, i))
+
+
+def _others(written: Written):
     for site in written.sites:
         for text, other in written.before(site):
             yield Change(site, "wrong_residual", f"with {text} in place of {site.named}", other)
