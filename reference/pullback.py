@@ -15,12 +15,13 @@ from collections.abc import Callable
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax import lax
 
 from manual_backprop.combinators import Network
 from manual_backprop.rule import Opaque, Rule
 from manual_backprop.signature import kind_of
 
-from .precision import NOISE_LENGTH, compiled, evaluate
+from .precision import NOISE_LENGTH, ULPS, compiled, evaluate
 
 EPS = 2.0**-52
 STRIDE = 1009  # from one step of a loop, or piece of a network, to the window of signs of the next
@@ -112,10 +113,14 @@ def nudges(rng: np.random.Generator, shape: tuple[int, ...]) -> np.ndarray:
 
 
 class _Rounding:
-    """Moves every number it is given; every use reads another window of the same random signs."""
+    """Moves every number it is given; every use reads another window of the same random signs.
+
+    In terms of `lax` alone: what is traced for every result of every definition has to be short.
+    """
 
     def __init__(self, factors, terms, uses=0, offset=None):
-        self.factors, self.terms, self.uses, self.offset = factors, terms, uses, offset
+        self.uses, self.offset, self.terms = uses, offset, terms
+        self.factors, self._usual = factors, _beyond(factors, ULPS)  # what is moved by nearly all uses, made once
 
     def during(self, step):
         """Other signs in every step of a loop: were they the same, errors would add up, or cancel, in step."""
@@ -124,19 +129,28 @@ class _Rounding:
     def __call__(self, array, ulps=0.0):
         if jnp.result_type(array) != jnp.float64:
             return array  # what a definition computes in a dtype of its own is not rounded anew
+        array = jnp.asarray(array)
         self.uses += 1
-        size, start = math.prod(jnp.shape(array)), self.uses * 131 % NOISE_LENGTH
-        factor, term = (self._window(row, start, size).reshape(jnp.shape(array)) for row in (self.factors, self.terms))
-        factor += jnp.sign(factor - 1) * (ulps * EPS)  # what XLA's own function may be off in float64
-        return jnp.where(array == 0, array, array * factor + term)  # a zero is a zero in every dtype
+        shape, start = jnp.shape(array), self.uses * 131 % NOISE_LENGTH
+        factors = self._usual if ulps == ULPS else _beyond(self.factors, ulps)
+        factor, term = (lax.reshape(self._window(row, start, math.prod(shape)), shape) for row in (factors, self.terms))
+        still = lax.eq(array, lax.full_like(array, 0))
+        return lax.select(still, array, lax.add(lax.mul(array, factor), term))  # a zero is a zero in every dtype
 
     def _window(self, row, start, size):
         if start + size > NOISE_LENGTH:
             row = jnp.tile(row, 1 + (start + size) // NOISE_LENGTH)
         if self.offset is not None:
-            row = jnp.concatenate([row, row[:NOISE_LENGTH]])
-            return jax.lax.dynamic_slice(row, (start + self.offset % NOISE_LENGTH,), (size,))
-        return jax.lax.slice(row, (start,), (start + size,))
+            row = lax.concatenate([row, lax.slice(row, (0,), (NOISE_LENGTH,))], 0)
+            return lax.dynamic_slice(row, (start + self.offset % NOISE_LENGTH,), (size,))
+        return lax.slice(row, (start,), (start + size,))
+
+
+def _beyond(factors, ulps):
+    """Factors that are further from 1 by what XLA's own function may be off in float64."""
+    if not jax.config.jax_enable_x64:
+        return factors  # what a dtype itself leaves its range for is asked without noise
+    return factors + jnp.sign(factors - 1) * (ulps * EPS)
 
 
 def to_numpy(tree):
