@@ -342,7 +342,7 @@ def flash_normaliser_of_the_first_block():
     return by_hand(flash, forward, backward, nondiff_argnums=(3,))
 
 
-@wrong("wrong_residual", "missing_term", "local_derivative", args="f32[4,8] f32[8,8] f32[8,8] 4")
+@wrong("wrong_residual", "missing_term", "local_derivative", "nonlinear", args="f32[4,8] f32[8,8] f32[8,8] 4")
 def flash_delta_of_the_cotangent():
     """delta is Σ ō² instead of Σ o ō."""
 

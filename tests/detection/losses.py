@@ -175,7 +175,7 @@ def huber_delta_forgotten():
     return by_hand(huber, lambda x, target, delta: (huber(x, target, delta), x - target), backward, (2,))
 
 
-@wrong("local_derivative", "exchanged", "values", "factor", args="f32[6] f32[6] 0.9")
+@wrong("local_derivative", "exchanged", "values", "factor", "missing_term", args="f32[6] f32[6] 0.9")
 def quantile_sides_exchanged():
     """1 - q where q belongs, and q where 1 - q does: right at the median."""
 
@@ -220,7 +220,7 @@ def poisson_rate_not_exponentiated():
     return by_hand(poisson, keeping(poisson), backward)
 
 
-@wrong("missing_term", "local_derivative", args="{mu: f32[4,3], log_variance: f32[4,3]}")
+@wrong("missing_term", "local_derivative", "missing_path", args="{mu: f32[4,3], log_variance: f32[4,3]}")
 def gaussian_kl_minus_one_forgotten():
     """The -log_variance of the loss adds -1/2 to every element of the cotangent, which is missing."""
 

@@ -196,7 +196,7 @@ def masked_mean_of_all():
     return by_hand(masked_mean, keeping(masked_mean), backward)
 
 
-@wrong("missing_term", "located", args="f32[4,3] bool[4,3]")
+@wrong("missing_term", "located", "values", args="f32[4,3] bool[4,3]")
 def masked_mean_heard_by_the_masked():
     """The masked elements receive the cotangent of the kept."""
 
