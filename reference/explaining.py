@@ -32,7 +32,7 @@ def explained(session, findings) -> list[Finding]:
     failures: dict[str, list[Failed]] = {}
     for failed in session.failed:
         failures.setdefault(failed.finding.leaf, []).append(failed)
-    until = time.monotonic() + SECONDS
+    until = time.process_time() + SECONDS
     said = {leaf: _said(session, leaf, some, findings, until) for leaf, some in failures.items()}
 
     def one(finding):
@@ -84,7 +84,7 @@ def _explain(session, failures: list[Failed], until):
     found = _rounded(session, simplest[0])
     for failed in simplest:
         if found is None or found.vague:
-            other = _diagnosis(session, failed, max(0.0, min(FOR_ONE, until - time.monotonic())))
+            other = _diagnosis(session, failed, max(0.0, min(FOR_ONE, until - time.process_time())))
             found = other if found is None or (other and not other.vague) else found
     where = {failed.finding.check for failed in failures}
     for checks, fault, text in ALONE:
