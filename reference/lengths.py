@@ -14,7 +14,7 @@ from manual_backprop.signature import kind_of
 
 from .interpreter import inner_jaxprs, open_jaxpr
 from .kept import kept
-from .wholes import is_permutation, within
+from .wholes import all_differ, is_permutation, within
 from .widening import kind
 
 OTHERS = (2, 3, 5, 7, 9, 11, 13, 129)  # lengths of the thorough profile
@@ -23,34 +23,34 @@ ELEMENTS = 2**16  # of an array: longer ones are not tried
 TRIES = 40  # of lengths to be told apart
 
 
-def other_lengths(primals, differentiated, thorough: bool = False) -> Iterator[tuple[str, tuple]]:
+def other_lengths(primals, uses, thorough: bool = False) -> Iterator[tuple[str, tuple]]:
     """(words, primals) with some length of the example replaced wherever it occurs."""
     lengths = sorted({n for a in primals for n in np.shape(a) if n > 0}, reverse=True)
     for length in lengths:
-        yield from _replaced(primals, differentiated, {length: 1}, f"length 1 for {length}")
+        yield from _replaced(primals, uses, {length: 1}, f"length 1 for {length}")
     if len(lengths) > 1:
-        yield from _replaced(primals, differentiated, dict.fromkeys(lengths, 1), "length 1 everywhere")
+        yield from _replaced(primals, uses, dict.fromkeys(lengths, 1), "length 1 everywhere")
     odd = dict(zip(lengths, (n for n in itertools.count(3, 2) if n not in lengths), strict=False))
-    yield from _replaced(primals, differentiated, odd, "odd lengths")
+    yield from _replaced(primals, uses, odd, "odd lengths")
     if thorough:
         for length in lengths:
             for other in OTHERS:
                 if other != length:
-                    yield from _replaced(primals, differentiated, {length: other}, f"length {other} for {length}")
+                    yield from _replaced(primals, uses, {length: other}, f"length {other} for {length}")
     for length in lengths:
-        yield from _replaced(primals, differentiated, {length: 0}, f"length 0 for {length}")
+        yield from _replaced(primals, uses, {length: 0}, f"length 0 for {length}")
 
 
-def longer(primals, differentiated) -> Iterator[tuple[str, tuple]]:
+def longer(primals, uses) -> Iterator[tuple[str, tuple]]:
     """The greatest length replaced by one that is longer than most blocks."""
     longest = max((n for a in primals for n in np.shape(a)), default=0)
     if 0 < longest < LONG:
-        for words, made in _replaced(primals, differentiated, {longest: LONG}, f"length {LONG} for {longest}"):
+        for words, made in _replaced(primals, uses, {longest: LONG}, f"length {LONG} for {longest}"):
             if all(np.size(a) <= ELEMENTS for a in made):
                 yield words, made
 
 
-def set_apart(primals, names, takes: Callable) -> tuple[str, tuple] | None:
+def set_apart(primals, names, uses, takes: Callable) -> tuple[str, tuple] | None:
     """Lengths that are equal in the example and need not be, each replaced by one of its own; None if there are none.
 
     takes  whether the function takes arguments of certain shapes
@@ -74,8 +74,8 @@ def set_apart(primals, names, takes: Callable) -> tuple[str, tuple] | None:
     if not moved:
         return None
     rng = np.random.default_rng(0)
-    made = tuple(_of_shape(rng, a, tuple(shape), {}) for a, shape in zip(primals, shapes, strict=True))
-    return f"length {', '.join(moved)}", made
+    made = [_of_shape(rng, a, tuple(shape), {}, use) for a, shape, use in zip(primals, shapes, uses, strict=True)]
+    return None if any(a is None for a in made) else (f"length {', '.join(moved)}", tuple(made))
 
 
 def equations(closed) -> int:
@@ -84,16 +84,20 @@ def equations(closed) -> int:
     return len(open_jaxpr(closed)[0].eqns) + sum(map(equations, inner))
 
 
-def _replaced(primals, differentiated, lengths, words):
+def _replaced(primals, uses, lengths, words):
     rng = np.random.default_rng(0)
     shapes = [tuple(lengths.get(n, n) for n in np.shape(a)) for a in primals]
     if shapes != [np.shape(a) for a in primals]:
-        yield words, tuple(_of_shape(rng, a, shape, lengths) for a, shape in zip(primals, shapes, strict=True))
+        known = {n: lengths.get(n, n) for a in primals if kind(a.dtype) == "float" for n in np.shape(a)}
+        made = [_of_shape(rng, a, shape, known, use) for a, shape, use in zip(primals, shapes, uses, strict=True)]
+        if all(a is not None for a in made):
+            yield words, tuple(made)
 
 
-def _of_shape(rng, a, shape, lengths):
+def _of_shape(rng, a, shape, lengths, use):
+    """An array like this of another shape; None where there is none.  `lengths` are those before and after."""
     if kind_of(a) == "integer":
-        return _whole_of_shape(rng, np.asarray(a), shape, lengths)
+        return _whole_of_shape(rng, np.asarray(a), shape, lengths, use)
     if shape == np.shape(a):
         return a
     if kind(a.dtype) == "float":
@@ -103,15 +107,18 @@ def _of_shape(rng, a, shape, lengths):
     return _tiled(np.asarray(a), shape)
 
 
-def _whole_of_shape(rng, a, shape, lengths):
-    """Integers that stay in range: labels of fewer classes, indices of fewer rows, a permutation of fewer."""
+def _whole_of_shape(rng, a, shape, lengths, use):
+    """Integers that stay in range: labels of fewer classes, indices of fewer rows, places that differ."""
     if shape != a.shape and is_permutation(a):
         return rng.permuted(np.broadcast_to(np.arange(shape[-1], dtype=a.dtype), shape), axis=-1)
+    before = min((n for n in lengths if a.size and n > np.max(a)), default=None)
+    after = lengths.get(before)
+    if use.places and all_differ(a) and a.size > 1 and (shape != a.shape or (after and after <= np.max(a))):
+        room = after or int(np.max(a)) + 1
+        size = int(np.prod(shape))
+        return rng.choice(room, size, replace=False).reshape(shape).astype(a.dtype) if size <= room else None
     tiled = a if shape == a.shape else _tiled(a, shape)
-    for old, new in sorted(lengths.items()):
-        if np.size(a) and np.max(a) < old:
-            return within(tiled, old, new)
-    return tiled
+    return tiled if before is None else within(tiled, before, after)
 
 
 def _can_keep(a, shape):

@@ -64,6 +64,9 @@ class Subject:
         if not any(leaf.differentiated for leaf in self.leaves):
             came = ", ".join(_described(a) for a in self.args) or "nothing"
             raise Unusable(f"{self.name}: nothing differentiable among the arguments ({came}); give a float array")
+        if not any(np.size(self._leaves[leaf.place]) for leaf in self.leaves if leaf.differentiated):
+            came = ", ".join(map(_described, self.args))
+            raise Unusable(f"{self.name}: what is differentiated has no elements ({came}); give arrays that have some")
 
     def _traces(self) -> bool:
         try:

@@ -115,12 +115,12 @@ def with_its_own_integers(primals, example) -> tuple:
 
 
 def _other(rng, a, chosen, words, near):
+    if _is_mask(a) and kept(a)[0] != "the identity":
+        return other_mask(rng, a, words).astype(np.float64)
     if not chosen:
         return a
     if np.ndim(a) == 0:
         return _lone(rng, a, words)
-    if _is_mask(a) and kept(a)[0] != "the identity":
-        return other_mask(rng, a, words).astype(np.float64)
     return np.asarray(kept(a)[1](VALUES[words](rng, np.shape(a), near)), np.float64)
 
 

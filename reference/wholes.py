@@ -121,17 +121,24 @@ def _others(rng, a, words, use, lengths):
     low, high = int(a.min()), int(a.max())
     special = sorted(use.constants)
     if a.size == 1:
-        zero = words in ("zeros", "nothing but zeros") and low > 0
-        return np.full(a.shape, 0 if zero else rng.choice(special) if words == "edges" and special else low)
+        return np.full(a.shape, _lone(rng, low, words, special))
     if is_permutation(a) and a.shape[-1] in lengths:
         return rng.permuted(a, axis=-1)
     if are_offsets(a, lengths):
         inner = np.sort(rng.integers(0, high + 1, size=a.size - 2))
         return np.concatenate([[0], inner, [high]])
-    if use.places and len(np.unique(a)) == a.size:
+    if use.places and all_differ(a):
         return rng.permutation(np.ravel(a)).reshape(a.shape)
     drawn = _drawn(rng, a, words, _pool(a, low, high), special)
     return np.sort(drawn, axis=-1) if ascends(a) else drawn
+
+
+def _lone(rng, number, words, special):
+    """A count, an index, an exponent: nothing, one, fewer, and what it is compared with."""
+    if words == "edges" and special:
+        return rng.choice(special)
+    fewer = {"zeros": 0, "nothing but zeros": 0, "ties": 1, "mixed sizes": rng.integers(max(number, 0) + 1)}
+    return min(fewer.get(words, number), number)
 
 
 def _pool(a, low, high):
@@ -166,6 +173,11 @@ def is_permutation(a) -> bool:
 def are_offsets(a, lengths) -> bool:
     """Whether these ascend from zero to one of the lengths: where the parts of an array begin and end."""
     return a.ndim == 1 and a.size > 2 and a[0] == 0 and int(a[-1]) in lengths and ascends(a)
+
+
+def all_differ(a) -> bool:
+    """Whether no number is there twice."""
+    return len(np.unique(a)) == np.size(a)
 
 
 def ascends(a) -> bool:

@@ -7,12 +7,13 @@ import jax
 import numpy as np
 
 from ..finding import Finding
+from ..interpreter import settles
 from ..lengths import equations, longer, other_lengths, set_apart
 from ..pullback import pull
 from ..session import CannotTell, Session
 from ..subject import Subject
 from ..widening import kind
-from .naming import dtypes, first_line, named, settles, traced_pullback
+from .naming import dtypes, first_line, named, traced_pullback
 
 
 @named
@@ -131,7 +132,7 @@ def _takes(session, primals, dtype) -> bool:
 
 
 def _reshaped(session):
-    made = list(other_lengths(session.subject.example, session.subject.differentiated, session.profile.thorough))
+    made = list(other_lengths(session.subject.example, session.uses, session.profile.thorough))
     if session.profile.thorough:
         return made
     odd = [m for m in made if m[0] == "odd lengths"]
@@ -159,7 +160,7 @@ def _apart(session):
             return False
         return True
 
-    made = set_apart(session.subject.example, session.subject.names, takes)
+    made = set_apart(session.subject.example, session.subject.names, session.uses, takes)
     return [made] if made else []
 
 
@@ -171,7 +172,7 @@ def _longer(session):
         with local.precision():
             return equations(jax.make_jaxpr(session.subject)(*_structs(session, map(np.shape, primals))))
 
-    for words, primals in longer(session.subject.example, session.subject.differentiated):
+    for words, primals in longer(session.subject.example, session.uses):
         try:
             if size(primals) <= 2 * size(session.subject.example):
                 yield words, primals

@@ -1,0 +1,176 @@
+"""What `check` tries besides the example: indices twice, labels that are ignored, empty rows, lengths set apart."""
+
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from manual_backprop.reference import check
+from tests.detection.case import by_hand
+from tests.detection.halves import keeping
+
+X = np.array([0.5, -1.25, 2.0, 0.75], np.float32)
+TABLE = np.arange(1.0, 25.0, dtype=np.float32).reshape(12, 2) ** 0.5
+CHECKS = ("truth", "values", "kinks", "shapes")
+
+
+def judged(function, *args, checks=CHECKS, **options):
+    return check(function, *args, checks=checks, reproduce=False, **options)
+
+
+def lookup(table, ids):
+    return table[ids]
+
+
+def looked_up(write):
+    def backward(saved, g):
+        table, ids = saved
+        return getattr(jnp.zeros_like(table).at[ids], write)(g), None
+
+    return by_hand(lookup, keeping(lookup), backward)
+
+
+@pytest.mark.parametrize("ids", [[7, 2, 5], [2, 5, 7], [3, 0, 11, 6, 1]], ids=str)
+def test_indices_that_differ_in_the_example_are_tried_twice(ids):
+    ids = np.array(ids, np.int32)
+    found = judged(looked_up("set"), TABLE, ids, checks=("truth", "kinks"))
+    assert {f.check for f in found.failures} == {"kinks"}
+    assert judged(looked_up("add"), TABLE, ids, checks=("truth", "kinks")).ok
+
+
+def test_places_that_are_written_to_stay_different():
+    """Of equal places one wins, which one is nobody's business: a derivative may count on there being none."""
+
+    def put(x, ids, v):
+        return x.at[ids].set(v)
+
+    function = by_hand(put, keeping(put), lambda saved, g: (g.at[saved[1]].set(0), None, g[saved[1]]))
+    assert judged(function, TABLE[:, 0], np.array([7, 2, 5], np.int32), X[:3]).ok
+
+
+def test_a_permutation_stays_one():
+    def sorted_by(x, order):
+        return x[order]
+
+    function = by_hand(sorted_by, keeping(sorted_by), lambda saved, g: (g[jnp.argsort(saved[1])], None))
+    assert judged(function, X, np.array([2, 0, 3, 1], np.int32)).ok
+
+
+def test_offsets_stay_offsets():
+    """Parts of an array, some of which may be empty: from the first offset to the last."""
+
+    def parts(offsets, x):
+        return jnp.searchsorted(offsets, jnp.arange(len(x)), side="right") - 1
+
+    def sums(x, offsets):
+        return jnp.zeros_like(x, shape=len(offsets) - 1).at[parts(offsets, x)].add(x)
+
+    function = by_hand(sums, keeping(sums), lambda saved, g: (g[parts(saved[1], saved[0])], None))
+    result = judged(function, TABLE[:, 0], np.array([0, 3, 4, 12], np.int32), checks=("truth", "values", "kinks"))
+    assert result.ok
+    assert not result.outside
+
+
+@pytest.mark.parametrize("ignored", [-1, -100, 0])
+def test_a_label_that_is_compared_with_a_number_is_tried_as_that(ignored):
+    def safe(labels):
+        return jnp.where(labels == ignored, 1, labels)
+
+    def chosen(x, labels):
+        return jnp.where(labels == ignored, 0, x[jnp.arange(len(labels)), safe(labels)])
+
+    def backward(counts, saved, g):
+        x, labels = saved
+        g = jnp.where(labels == ignored, 0, g) if counts else g
+        return jnp.zeros_like(x).at[jnp.arange(len(labels)), safe(labels)].add(g), None
+
+    x, labels = TABLE.reshape(4, 6), np.array([1, 5, 3, 2], np.int32)
+    careless, careful = (by_hand(chosen, keeping(chosen), lambda *both, c=c: backward(c, *both)) for c in (False, True))
+    assert not judged(careless, x, labels, checks=("truth", "values", "kinks")).ok
+    assert judged(careful, x, labels, checks=("truth", "values", "kinks")).ok
+
+
+@pytest.mark.parametrize("dtype", [bool, np.float32])
+def test_a_mask_is_tried_empty(dtype):
+    def mean(x, mask):
+        count = mask.sum(-1)
+        return jnp.where(count > 0, jnp.sum(x, -1) / jnp.where(count > 0, count, 1), 0)
+
+    def backward(guard, saved, g):
+        x, mask = saved
+        count = mask.sum(-1)
+        share = jnp.where(count > 0, g / jnp.maximum(count, 1), 0) if guard else g / count
+        return jnp.broadcast_to(share[:, None], x.shape).astype(x.dtype), None
+
+    x, mask = TABLE[:4].reshape(2, 4), np.array([[1, 0, 1, 1], [0, 1, 1, 0]]).astype(dtype)
+    careless, careful = (by_hand(mean, keeping(mean), lambda *both, c=c: backward(c, *both)) for c in (False, True))
+    assert not judged(careless, x, mask, argnums=0, checks=("truth", "kinks")).ok
+    assert judged(careful, x, mask, argnums=0, checks=("truth", "kinks")).ok
+
+
+def test_ties_between_arguments_are_one_tie():
+    def both(saved, g):
+        return g * (saved[0] >= saved[1]), g * (saved[1] >= saved[0])
+
+    def first(saved, g):
+        return g * (saved[0] >= saved[1]), g * (saved[1] > saved[0])
+
+    found = judged(by_hand(jnp.maximum, keeping(jnp.maximum), both), X, X[::-1] + 1, checks=("truth", "kinks"))
+    assert "receive together" in found.failures[0].message
+    assert judged(by_hand(jnp.maximum, keeping(jnp.maximum), first), X, X[::-1] + 1, checks=("truth", "kinks")).ok
+
+
+def test_lengths_that_are_equal_by_chance_are_set_apart():
+    """Rows of the left and columns of the right factor have nothing to do with each other."""
+
+    def product(a, b):
+        return a @ b
+
+    def backward(saved, g):
+        a, b = saved
+        return g @ b.T, a.T @ g * (len(a) / b.shape[1])
+
+    function = by_hand(product, keeping(product), backward)
+    a, b = TABLE[:8].reshape(4, 4), TABLE[4:].reshape(4, 4)
+    found = judged(function, a, b, checks=("truth", "shapes"))
+    assert {f.check for f in found.failures} == {"shapes"}
+    assert "for 4 in" in found.failures[0].example
+
+
+def test_a_length_beyond_a_block_is_tried():
+    def backward(saved, g):
+        return (jnp.where(jnp.arange(len(g)) < 128, g * jnp.cos(saved[0]), 0),)
+
+    found = judged(by_hand(jnp.sin, keeping(jnp.sin), backward), X, checks=("truth", "shapes"))
+    assert [f.example for f in found.failures] == ["length 131 for 4"]
+
+
+def test_a_backward_pass_that_overflows_alone_is_wrong():
+    """Where the forward pass is stable and the function itself is not, the derivative is held against the truth."""
+
+    def norm(x):
+        return jnp.sqrt(jnp.sum(x**2))
+
+    def forward(x):
+        largest = jnp.max(jnp.abs(x))
+        return largest * norm(x / largest), x
+
+    naive = by_hand(norm, forward, lambda x, g: (g * x / norm(x),))
+    stable = by_hand(norm, forward, lambda x, g: (g * x / forward(x)[0],))
+    assert not judged(naive, X * 2.0**80, checks="truth").ok
+    assert judged(stable, X * 2.0**80, checks="truth").ok
+
+
+def test_where_all_sides_agree_not_a_number_is_wrong():
+    def quotient(x):
+        return jnp.where(x == 0, 1, jnp.sin(x) / jnp.where(x == 0, 1, x))
+
+    def slope(x):
+        return (x * jnp.cos(x) - jnp.sin(x)) / x**2
+
+    function = by_hand(quotient, keeping(quotient), lambda saved, g: (g * slope(saved[0]),))
+    assert not judged(function, X * np.array([1, 0, 1, 1], np.float32), checks="truth").ok
+
+
+def test_nothing_at_all_is_refused():
+    with pytest.raises(Exception, match="no elements"):
+        check(jnp.sin, np.zeros((0, 3), np.float32))
