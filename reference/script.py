@@ -1,8 +1,8 @@
 """A wrong derivative as a Python script that needs nothing but jax and NumPy, and fails by itself.
 
-The function comes as source where that is at hand, is imported where it can be, and is otherwise taken along as it
-was compiled.  Every script has been run: it fails, and it fails in the way that it says.  It passes once the
-derivative in it, or in the module that it is imported from, is right.
+The function comes as source where that is at hand, is imported where it can be, is otherwise taken along as it was
+compiled, and else left to be filled in.  Every script has been run: it fails, and it fails in the way that it says.
+It passes once the derivative in it, or in the module that it is imported from, is right.
 """
 
 import contextlib
@@ -36,6 +36,7 @@ class Text(NamedTuple):
     values: str
     steps: str
     path: str = ""
+    given: tuple = ()  # (name, function) of what is left to be filled in
 
     @property
     def body(self) -> str:
@@ -57,7 +58,7 @@ def script(session: Session, failed: Failed, way: Way | None = None, outer: Case
     if known is None and failed.finding.fault != "impure":  # what ran before may hide that, where it is not run anew
         raise CannotTell("no call by itself shows this failure")
     reasons = []
-    for form in (_written, _imported, _exported):
+    for form in (_written, _imported, _exported, _named):
         for one in tried:
             try:
                 text = form(case, one)
@@ -89,7 +90,8 @@ def _script(case, way, text, lines) -> str:
     what = f"raises{how}" if case.raises else f"is wrong: {case.what} in {case.failed.dtype}{how}"
     made = f"jax {jax.__version__} on {jax.default_backend()}, Python {platform.python_version()}"
     words = f"The {order}derivative of {case.base.name} {what}."
-    needs = f"Needs jax and NumPy; fails as long as that is so.  (Found with {made}.)"
+    more = f", and {text.given[0][0]}" if text.given else ""
+    needs = f"Needs jax and NumPy{more}; fails as long as that is so.  (Found with {made}.)"
     head = [textwrap.indent(textwrap.fill(line, literals.WIDTH - 2), "# ") for line in (words, needs)]
     standard, others = _sorted(needed + installed)
     blocks = [
@@ -111,7 +113,7 @@ def _sorted(lines) -> tuple[list[str], list[str]]:
 
 def _failing(case, way, text, compare: bool) -> list[str] | None:
     """The last lines of a script that was run and fails as the function does; None where it does not."""
-    given: dict = {"__name__": "reproduction"}
+    given: dict = {"__name__": "reproduction"} | dict(text.given)
     exec("import base64, sys, zlib\nimport jax\nimport jax.numpy as jnp\nimport numpy as np", given)
     with case.settings(), contextlib.redirect_stdout(io.StringIO()):
         try:
@@ -231,6 +233,19 @@ def _exported(case, way) -> Text:
     if "expected" in (after := case.run(way)):
         steps += f"\nexpected = {literals.array(np.asarray(after['expected'], np.float64))}  # where it is right"
     return Text("", "", "", assigned, f"{text.strip()}\n\n{steps}")
+
+
+def _named(case, way) -> Text:
+    """The function by a name that whoever runs it has to give it."""
+    name = case.base.name if case.base.name.isidentifier() else "function"
+
+    def namer(thing):
+        raise NotText("what is among the arguments has no text")
+
+    text, call = case.function(name, namer)
+    values, steps = _lines(case, way, call)
+    comment = f"# {name}: the function that was checked, to be defined or imported here"
+    return Text("", comment, _joined(text, way.definitions(call)), values, steps, given=((name, case.base.function),))
 
 
 _EXPORTED = """

@@ -1,10 +1,12 @@
 """A failure made small, as a script that fails by itself without this package, and passes once it is mended."""
 
 import json
+import os
 import re
 import subprocess
 import sys
 import textwrap
+import traceback
 
 import jax
 import jax.numpy as jnp
@@ -18,6 +20,7 @@ from manual_backprop.reference.reducing import reduce
 from manual_backprop.reference.script import script
 from manual_backprop.reference.session import CannotTell, Session
 from manual_backprop.reference.subject import Subject
+from manual_backprop.reference.ways import ways
 
 
 def failures(function, *args, checks=("truth",), **options):
@@ -166,6 +169,14 @@ def every_second(x, y_bar):
     return (3 * x**2 * y_bar / (1 + len(calls) % 2),)
 
 
+def within(name):
+    return any(name in frame.name for frame in traceback.extract_stack())
+
+
+def in_a_loop(x, y_bar):
+    return (3 * x**2 * y_bar * (2 if within("scan") else 1),)
+
+
 RIGHT = "def {name}(x, y_bar):\n    return (3 * x**2 * y_bar,)\n"
 # forward, backward, the checks that run, and words of the script
 KINDS = {
@@ -174,6 +185,7 @@ KINDS = {
     "eager": (keep, without_jit, ("truth", "eager"), "without jit"),
     "raises under jit": (keep, no_number, ("truth",), "raises"),
     "vmap": (keep, first_lane, ("truth", "vmap"), "under vmap over all arguments"),
+    "nested": (keep, in_a_loop, ("truth", "nested"), "inside scan"),
     "homogeneous": (keep, clipped, ("truth", "homogeneous"), "with a cotangent 2.0**14 times as large"),
     "zero": (keep, never_zero, ("truth", "zero"), "with a cotangent of zero"),
     "second_order": (keep, stopped, ("truth", "second_order"), "second derivative"),
@@ -270,6 +282,59 @@ def test_what_has_no_source_comes_as_it_was_compiled():
     ((error, said),) = run(text)
     assert error == "AssertionError"
     assert said.startswith("the cotangent of x: got [")
+
+
+SHARDED = """
+import sys
+import jax, jax.numpy as jnp
+from jax.experimental.custom_partitioning import custom_partitioning
+
+@custom_partitioning
+def centred(g):
+    return g - g.mean()
+
+def partition(mesh, arguments, result):
+    inside = jnp.zeros_like if "--mended" not in sys.argv else lambda g: g - jax.lax.pmean(g.mean(), "devices")
+    return mesh, inside, arguments[0].sharding, (arguments[0].sharding,)
+
+centred.def_partition(
+    partition=partition, infer_sharding_from_operands=lambda mesh, a, _: a[0].sharding, sharding_rule="i -> i"
+)
+
+@jax.custom_vjp
+def function(x):
+    return x - x.mean()
+
+function.defvjp(lambda x: (function(x), None), lambda _, g: (centred(g),))
+
+if __name__ == "__main__":
+    from a_sharded import function
+    from manual_backprop.reference import check
+    print(check(function, jnp.arange(8.0), checks=["truth", "sharded"]).diagnosis.reproduction)
+"""
+
+
+def test_what_is_wrong_on_several_devices_alone_is_run_on_several(tmp_path):
+    (tmp_path / "a_sharded.py").write_text(SHARDED)
+    flags = {"XLA_FLAGS": "--xla_force_host_platform_device_count=8"}
+    command, options = [sys.executable, "a_sharded.py"], {"capture_output": True, "text": True, "check": False}
+    text = subprocess.run(command, env=os.environ | flags, cwd=tmp_path, **options).stdout
+    assert "sharded over devices" in text
+    command = [sys.executable, "-I", "-c", text]
+    wrong, mended = (subprocess.run([*command, *more], **options) for more in ((), ("--mended",)))
+    assert "AssertionError: the cotangent of x sharded over devices: got [0. 0." in wrong.stderr
+    assert mended.stdout == "right\n", mended.stderr
+
+
+def test_a_sum_of_cotangents_is_shown():
+    function = by_hand(cube, keep, lambda x, y_bar: (3 * x**2 * y_bar * jnp.abs(y_bar),))
+    session = failures(function, X)
+    failed = first(session)
+    (way,) = [way for way in ways("additive", ("x",), ("x",), ()) if way.name == "additive"]
+    wrong, mended = run(text := script(session, failed, way), text.replace(" * jnp.abs(y_bar)", ""))
+    assert "y_bar + other_y_bar" in text
+    assert wrong[0] == "AssertionError"
+    assert mended == ("passed", "right")
 
 
 def test_a_script_alone_ends_with_an_error():
