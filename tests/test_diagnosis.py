@@ -28,6 +28,7 @@ from mistaken import (
     weighted_mean,
 )
 
+from manual_backprop.reference import check
 from manual_backprop.reference.diagnosis import KINDS, Explanation, Failure, diagnose
 
 diagnose = functools.partial(diagnose, seconds=600)  # on whatever machine this runs
@@ -218,3 +219,109 @@ def test_a_kind_is_one_of_those_listed():
     assert all(Explanation(kind, "said").kind == kind for kind in KINDS)
     with pytest.raises(ValueError, match="kind 'guess' is none of sign, factor"):
         Explanation("guess", "said")
+
+
+# --- the derivative as it is written, asked by a check ---------------------------------------------------------------
+
+
+def by_hand(primal, backward):
+    made = jax.custom_vjp(primal)
+    made.defvjp(lambda *primals: (primal(*primals), primals), backward)
+    return made
+
+
+def bend(x, w):
+    return jnp.sin(x @ w)
+
+
+def not_transposed(kept, y_bar):
+    x, w = kept
+    z_bar = jnp.cos(x @ w) * y_bar
+    return z_bar @ w, x.T @ z_bar
+
+
+def doubly_multiplied(kept, y_bar):
+    x, w = kept
+    z_bar = jnp.cos(x @ w) * y_bar
+    return (z_bar * jnp.cos(x @ w)) @ w.T, x.T @ z_bar
+
+
+def of_its_output(kept, y_bar):
+    x, w = kept
+    z_bar = jnp.cos(jnp.sin(x @ w)) * y_bar
+    return z_bar @ w.T, x.T @ z_bar
+
+
+def in_half(kept, y_bar):
+    x, w = kept
+    z_bar = (jnp.cos(x @ w) * y_bar).astype(jnp.float16).astype(y_bar.dtype)
+    return z_bar @ w.T, x.T @ z_bar
+
+
+def shared(x):
+    return jax.nn.softmax(x, axis=-1)
+
+
+def over_everything(kept, y_bar):
+    y = shared(*kept)
+    return (y * (y_bar - jnp.sum(y * y_bar)),)
+
+
+def scaled_scores(q, k):
+    return jnp.tanh(q @ k.T / jnp.sqrt(q.shape[-1]))
+
+
+def scale_forgotten(kept, y_bar):
+    q, k = kept
+    z_bar = y_bar * (1 - scaled_scores(q, k) ** 2)
+    return z_bar @ k, z_bar.T @ q
+
+
+def best(x):
+    return jax.lax.top_k(x, 3)[0]
+
+
+def in_order_of_place(kept, y_bar):
+    places = jnp.sort(jax.lax.top_k(*kept, 3)[1])
+    return (jnp.zeros_like(*kept).at[jnp.arange(len(places))[:, None], places].set(y_bar),)
+
+
+MIX = np.random.default_rng(0).standard_normal((6, 6))
+
+
+def mixed(x):
+    return jnp.asarray(MIX, x.dtype) @ jnp.sin(x)
+
+
+def mixed_otherwise(kept, y_bar):
+    return (jnp.asarray(np.sort(MIX), y_bar.dtype) @ y_bar,)
+
+
+WRITTEN = [
+    (bend, not_transposed, "permuted", "right with the second operand of the matrix product in `return z_bar @ w, x.T"),
+    (bend, doubly_multiplied, "local_derivative", "without the second operand of the product in `return (z_bar *"),
+    (bend, of_its_output, "wrong_residual", "is computed at its result in place of its operand"),
+    (bend, in_half, "dtype", "rounded to float16 on the way; without rounding it is right"),
+    (shared, over_everything, "missing_term", "off by a multiple of the output along axis 1"),
+    (scaled_scores, scale_forgotten, "factor", "the division by 2 in `return jnp.tanh(q @ k.T / jnp.sqrt(q.shape"),
+    (best, in_order_of_place, "permuted", "the right numbers in the wrong places, for every element of the output"),
+    (mixed, mixed_otherwise, "local_derivative", "another function's derivative: 36 of 36 entries"),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("definition", "backward", "kind", "words"), WRITTEN, ids=lambda v: getattr(v, "__name__", ""))
+def test_what_is_written_wrongly_is_named(definition, backward, kind, words):
+    rng = np.random.default_rng(1)
+    shapes = {bend: [(3, 4), (4, 4)], scaled_scores: [(3, 4), (5, 4)], mixed: [(6,)], best: [(3, 7)]}.get(
+        definition, [(3, 4)]
+    )
+    args = [jnp.asarray(rng.standard_normal(shape), jnp.float32) for shape in shapes]
+    found = check(by_hand(definition, backward), *args, checks=("truth",), reproduce=False).diagnosis
+    assert (found.fault, words in found.diagnosis) == (kind, True), found.diagnosis
+
+
+def test_the_line_of_the_backward_pass_is_given():
+    x, w = jnp.ones((3, 4)), jnp.arange(16.0).reshape(4, 4) / 16
+    found = check(by_hand(bend, not_transposed), x, w, checks=("truth",), reproduce=False)
+    number = not_transposed.__code__.co_firstlineno + 3
+    assert f"[test_diagnosis.py:{number}]" in found.diagnosis.diagnosis
