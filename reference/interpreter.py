@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import lax
@@ -37,6 +38,19 @@ def called(equation):
     if len(inner) != 1 or equation.primitive.name.startswith(FOLDS):
         return None
     return inner[0] if len(open_jaxpr(inner[0])[0].invars) == len(equation.invars) else None
+
+
+def settles(closed) -> bool:
+    """Whether a traced function has a loop that goes on until some number is small enough."""
+    if closed is None:
+        return False
+    for equation in open_jaxpr(closed)[0].eqns:
+        asked = equation.params["cond_jaxpr"].jaxpr.eqns if equation.primitive.name == "while" else ()
+        if any(jax.dtypes.issubdtype(atom.aval.dtype, np.floating) for inner in asked for atom in inner.invars):
+            return True
+        if any(map(settles, inner_jaxprs(equation))):
+            return True
+    return False
 
 
 def bind(equation, inputs, **changed) -> list:

@@ -1,0 +1,54 @@
+"""What is told of a derivative, and not held against it, at values that nobody gave."""
+
+import numpy as np
+
+from .allowance import SLACK, scale, unit
+from .discrepancy import discrepancy
+from .widening import CannotWiden
+
+HUGE = "huge"  # values in the thousands
+
+
+def excuse(session, trial, dtype, place, value, apart) -> tuple[str, str] | None:
+    """The verdict on a cotangent that is off; None where it is wrong."""
+    if trial.words.startswith("length 0") and not np.isfinite(value).all():
+        return "abstained", "of nothing at all: not finite, as a mean of no numbers"
+    if place is None:  # of an output
+        return None
+    return _digits_lost(session, trial, dtype, place, apart) or _overflows(session, trial, dtype, place, value)
+
+
+def _digits_lost(session, trial, dtype, place, apart):
+    """A formula that is right and loses digits.
+
+    What is kept for the backward pass is rounded, and where it is large, as a log-sum-exp of large numbers, the
+    rounding shows: the exponential of a logarithm that came out before is off by as many roundings as that is large.
+    As long as half of the digits are left, or those, and of numbers in the thousands without that, it is told.
+    """
+    local, truth = session.local(trial.primals, dtype), session.measured(trial, dtype)
+    u, size = unit(local.unit), max(map(scale, truth.truth[0]), default=0.0)
+    few = apart.absolute > min(max(np.sqrt(u), SLACK * u * size), 0.5) * scale(truth.truth[1][place])
+    beyond = trial.words == HUGE and np.isfinite(apart.absolute)
+    if (trial.given and dtype == session.subject.dtype) or (few and not beyond):
+        return None
+    left = f"{-np.log10(max(apart.relative, u)):.1f} of {-np.log10(u):.1f} digits"
+    at = session.rounded(trial, dtype)
+    try:
+        value = np.asarray(local.formula(at.primals, at.cotangent)[1][place])
+    except (CannotWiden, TypeError, ValueError, NotImplementedError):
+        return "abstained", f"{left} are left here, and what runs inside cannot be run with more of them"
+    exact = discrepancy(value, truth.truth[1][place], truth.allowance[1][place], local.unit)
+    return ("right", f"the formula is right; {left} are left here") if exact and exact.ratio <= 1 else None
+
+
+def _overflows(session, trial, dtype, place, value):
+    """In the thousands, what autodiff of the definition overflows at may overflow."""
+    if trial.words != HUGE or np.isfinite(value).all():
+        return None
+    try:
+        theirs = session.local(trial.primals, dtype).autodiff(trial.primals, trial.cotangent)[1][place]
+    except (TypeError, ValueError, NotImplementedError, AssertionError):
+        return None
+    if np.isfinite(np.asarray(theirs, np.float64))[~np.isfinite(value)].any():
+        return None
+    return "abstained", f"it leaves the range of {dtype} here, and so does autodiff of the definition"
