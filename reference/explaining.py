@@ -8,6 +8,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from manual_backprop.signature import kind_of
+
 from .diagnosis import Explanation, Failure, diagnose
 from .diagnosis.failure import most, over
 from .diagnosis.source import line, own_lines
@@ -87,6 +89,10 @@ def _explain(session, failures: list[Failed], until):
             other = _diagnosis(session, failed, max(0.0, min(FOR_ONE, until - time.process_time())))
             found = other if found is None or (other and not other.vague) else found
     where = {failed.finding.check for failed in failures}
+    whole = where <= {"kinks"} and _of_integers(session, simplest[0])
+    if whole:
+        text = f"wrong only at other values of {whole}"
+        return Explanation("values", f"{text}: {found.text}", found.where) if found else Explanation("values", text)
     for checks, fault, text in ALONE:
         if where <= checks:
             words = text.format(
@@ -98,6 +104,22 @@ def _explain(session, failures: list[Failed], until):
             return Explanation(found.kind if found.kind in PRECISE else fault, f"{words}: {found.text}", found.where)
     vague = found is None or found.kind == "located"
     return (_of_digits(session, failures) if vague else None) or found
+
+
+def _of_integers(session, failed: Failed) -> str:
+    """The names of integers that another trial has changed, if with these and the example's floats it is wrong too."""
+    subject, dtype = session.subject, failed.dtype
+    pairs = list(zip(subject.names, failed.trial.primals, subject.example, strict=True))
+    changed = [name for name, a, b in pairs if kind(a.dtype) != "float" and not _equal(a, b)]
+    if not changed or any(np.shape(a) != np.shape(b) for _, a, b in pairs):
+        return ""
+    trial = session.trial(tuple(b if kind(a.dtype) == "float" else a for _, a, b in pairs), "other integers", 11)
+    findings = session.judge("truth", trial, dtype, session.answer(trial, dtype), outputs=False, remember=False)
+    return ", ".join(changed) if any(f.leaf == failed.finding.leaf and not f.ok for f in findings) else ""
+
+
+def _equal(a, b) -> bool:
+    return kind_of(a) != "key" and np.array_equal(a, b)
 
 
 def _rank(check) -> int:

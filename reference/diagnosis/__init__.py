@@ -115,6 +115,7 @@ def _with_the_definition(failure, seconds):
         or behaviour.rounding(failure)
         or _of((arrays.constant, places.conditioned), failure)
         or of_jacobian(jacobian.moved)
+        or _of((repairs.Repairs.several,), mended, until)
         or places.located(failure)
         or _of((repairs.Repairs.replaced,), mended, until)
         or _of((arrays.projected, arrays.lost), failure)

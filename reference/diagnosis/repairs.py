@@ -48,6 +48,7 @@ class Change:
     kind: str
     text: str
     to: Callable = dataclasses.field(repr=False)
+    other: tuple | None = None  # the key of the value that stands in its place
 
 
 class _Meet(Hooks):
@@ -170,6 +171,12 @@ class Written:
         of = words.of(self._meet.equations[path].primitive.name, self._meet.lines[path])
         return f"the result of {of}" if end == "y" else f"what {of} takes"
 
+    def step(self, site: Site) -> str:
+        """The kind of mistake that it is to take the step which gave a value."""
+        made = self._meet.made.get(self._meet.origins[site.keys[0]])
+        equation = self._meet.equations.get(made[0]) if made else None
+        return "missing_term" if equation and equation.primitive.name in SUMS else "local_derivative"
+
     @functools.cached_property
     def _changed(self):
         def row(numbers, *leaves):
@@ -192,7 +199,7 @@ class Written:
         return [np.concatenate(leaf) for leaf in zip(*parts, strict=True)]
 
     def before(self, site: Site):
-        """Other values of the same shape that are there before, each once: words, (values, key) -> array."""
+        """Other values of the same shape that are there before, each once: words and key."""
         first, seen = site.keys[0], set()
         own = self.values[first]
         for key, other in itertools.islice(self.values.items(), self.order[first]):
@@ -201,7 +208,7 @@ class Written:
                 continue
             if other.tobytes() not in seen:
                 seen.add(other.tobytes())
-                yield self.told(key), lambda values, _, key=key: values[key]
+                yield self.told(key), key
 
 
 class Repairs:
@@ -222,10 +229,19 @@ class Repairs:
 
     def simple(self):
         """A value left out, negated, doubled or turned."""
-        return self._found(_simple)
+        found = self._found(_simple)
+        return found and found[0]
 
     def replaced(self):
         """Another value in its place."""
+        return self._replaced[0] if self._replaced else None
+
+    def several(self):
+        """The same, where several leaves are mended at once."""
+        return self.replaced() if self._replaced and self._replaced[1] > 1 else None
+
+    @functools.cached_property
+    def _replaced(self):
         return self._found(_others)
 
     def _found(self, changes):
@@ -254,7 +270,7 @@ def _mended(failure, bars, leaves) -> int:
 
 
 def _confirmed(written, changes):
-    """The change that mends most, for another cotangent as well."""
+    """The change that mends most, for another cotangent as well, and how many leaves it mends."""
     failure, rng = written.failure, np.random.default_rng(3)
     cotangent = jax.tree.map(
         lambda a: np.asarray(rng.standard_normal(np.shape(a)), a.dtype) if _is_float(a) else a, failure.cotangent
@@ -265,15 +281,21 @@ def _confirmed(written, changes):
     if not max(counts):
         return None
     change = max(zip(counts, changes, strict=True), key=lambda pair: (pair[0], pair[1].site.line is not None))[1]
-    line = change.site.line
-    return Explanation(change.kind, f"the backward pass would be right {change.text}", line and str(line))
+    line, kind = change.site.line, change.kind
+    if change.other and not any(
+        np.array_equal(values[k], written.values[k]) for k in (change.site.keys[0], change.other)
+    ):
+        kind = written.step(change.site)  # both come of the cotangent
+    return Explanation(kind, f"the backward pass would be right {change.text}", line and str(line)), max(counts)
 
 
 def _simple(written: Written):
     """Changes of one value, simplest first."""
     for site in written.sites:
         if site.primitive == "mul" or (site.primitive == "div" and site.keys[0][1]):
-            yield Change(site, "local_derivative", f"without {site.named}", lambda v, k: np.ones_like(v[k]))
+            mask = set(np.unique(written.values[site.keys[0]])) <= {0, 1}
+            kind, what = ("missing_path", "the mask in ") if mask else ("local_derivative", "")
+            yield Change(site, kind, f"without {what}{site.named}", lambda v, k: np.ones_like(v[k]))
         if site.primitive in SUMS:
             yield Change(site, "missing_term", f"without {site.named}", lambda v, k: np.zeros_like(v[k]))
     for site in written.sites:
@@ -291,7 +313,8 @@ def _simple(written: Written):
 def _others(written: Written):
     for site in written.sites:
         for text, other in written.before(site):
-            yield Change(site, "wrong_residual", f"with {text} in place of {site.named}", other)
+            text = f"with {text} in place of {site.named}"
+            yield Change(site, "wrong_residual", text, lambda v, _, other=other: v[other], other)
 
 
 def _order(i, values, key):
