@@ -52,8 +52,9 @@ def main():
 @click.option("--seed", default=0, show_default=True, type=click.IntRange(min=0), help="Decides every random choice.")
 @click.option("--dtype", "dtypes", multiple=True, type=click.Choice(DTYPES), help="Only these; repeatable.")
 @click.option("--platform", default=None, type=click.Choice(PLATFORMS), help="The device; JAX's default otherwise.")
+@click.option("--processes", type=click.IntRange(min=1), help="On a CPU; one for every core by default.")
 @click.option("--quiet", is_flag=True, help="No progress bar.")
-def run(output, architectures, seed, dtypes, platform, quiet):
+def run(output, architectures, seed, dtypes, platform, processes, quiet):
     """Check every rule and random architectures, train by hand, and write the record and the page."""
     folder = _writable(output)
     _use(platform)
@@ -61,8 +62,11 @@ def run(output, architectures, seed, dtypes, platform, quiet):
 
     from . import run as job
     from .environment import header
+    from .spread import cores, on_a_cpu
 
-    plan = job.Plan(seed, architectures, dtypes or DTYPES)
+    if processes and not on_a_cpu():
+        raise BadInput(f"--processes {processes} is for a CPU; an accelerator belongs to one process: leave it out")
+    plan = job.Plan(seed, architectures, dtypes or DTYPES, processes or (cores() if on_a_cpu() else 1))
     interrupted = False
     try:
         with record.Recorder(folder / "record.jsonl", header(_command_line(), plan.choices())) as recorder:

@@ -3,13 +3,12 @@
 `work(plan)` yields what it did, step by step; it writes nothing and prints nothing.
 """
 
-import concurrent.futures
 import dataclasses
-import os
+import functools
 import random
 import shlex
 import time
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 
 import jax
 
@@ -26,6 +25,7 @@ from manual_backprop.rules import RULES
 from manual_backprop.sampling import architecture, pairs, possible_pairs
 
 from . import experiments, lowering
+from .spread import spread
 
 BLOCK = 1000  # networks: compiling anew costs as much as some 100 of them, and they leave about 1 GB with JAX
 
@@ -45,11 +45,12 @@ EFFORT = {
 
 @dataclasses.dataclass(frozen=True)
 class Plan:
-    """What a run shall do; the seed decides every random choice."""
+    """What a run shall do; the seed decides every random choice, and the number of processes decides none."""
 
     seed: int = 0
     architectures: int = 200
     dtypes: tuple[str, ...] = DTYPES
+    processes: int = 1
 
     def choices(self) -> dict:
         """What a record's header says of the plan."""
@@ -69,7 +70,7 @@ class Step:
 def work(plan: Plan) -> Iterator[Step]:
     """Every step of the main job, in order."""
     start = time.monotonic()
-    rules = _side_by_side(lambda rule: check_rule(rule, plan.seed, plan.dtypes), RULES.values())
+    rules = spread(functools.partial(_rule, plan), RULES, plan.processes)
     for i, lines in enumerate(rules, 1):
         yield Step("rules", i, len(RULES), lines)
     yield from _architectures(plan)
@@ -82,21 +83,20 @@ def work(plan: Plan) -> Iterator[Step]:
     yield Step("end", 1, 1, [{"kind": "end", "finished": True, "seconds": time.monotonic() - start}])
 
 
-def _side_by_side(function: Callable, items: Iterable) -> Iterator:
-    """The results in order, computed by as many threads as there are cores: XLA compiles outside Python's lock."""
-    with concurrent.futures.ThreadPoolExecutor(os.cpu_count()) as pool:
-        try:
-            yield from pool.map(function, items)
-        finally:
-            pool.shutdown(wait=True, cancel_futures=True)
-
-
-def _in_blocks(function: Callable, items: Sequence) -> Iterator:
-    """As `_side_by_side`; between two blocks nothing compiled is kept, for what JAX itself keeps has no bound."""
+def _in_blocks(function: Callable, items: Sequence, processes: int) -> Iterator:
+    """As `spread`; between two blocks nothing compiled is kept, for what JAX itself keeps has no bound."""
     for start in range(0, len(items), BLOCK):
         if start:
             jax.clear_caches()
-        yield from _side_by_side(function, items[start : start + BLOCK])
+        yield from spread(function, items[start : start + BLOCK], processes)
+
+
+def _rule(plan: Plan, name: str) -> list[dict]:
+    return check_rule(RULES[name], plan.seed, plan.dtypes)
+
+
+def _network(plan: Plan, i: int) -> list[dict]:
+    return check_architecture(*_drawn(plan, i))
 
 
 def instances(rule, seed: int, dtypes=DTYPES) -> Iterator[tuple[Rule, tuple, str, tuple[str, ...], bool]]:
@@ -147,13 +147,13 @@ def reproduction(rule: Rule, at, dtype: str) -> str:
 
 
 def _architectures(plan):
-    drawn = [_drawn(plan, i) for i in range(plan.architectures)]
     start = time.monotonic()
-    checked = _in_blocks(lambda network: check_architecture(*network), drawn)
+    checked = _in_blocks(functools.partial(_network, plan), range(plan.architectures), plan.processes)
     for i, lines in enumerate(checked, 1):
         yield Step("architectures", i, plan.architectures, lines)
     seconds = time.monotonic() - start
-    met, possible = set().union(*(pairs(rule) for rule, *_ in drawn)), possible_pairs()
+    drawn = (_drawn(plan, i)[0] for i in range(plan.architectures))
+    met, possible = set().union(*map(pairs, drawn)), possible_pairs()
     coverage = {
         "kind": "coverage",
         "pairs_possible": len(possible),

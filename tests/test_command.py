@@ -15,6 +15,7 @@ from click.testing import CliRunner
 from manual_backprop import sampling
 from manual_backprop.command import main as command
 from manual_backprop.command import run as job
+from manual_backprop.command import spread
 from manual_backprop.reports import record
 from manual_backprop.rules import RULES
 
@@ -37,6 +38,7 @@ def bad(result, *words):
 def few(monkeypatch):
     """A run of four rules and small networks, without training and without claims."""
     rules = {name: RULES[name] for name in ("relu", "dense", "embedding", "tanh")}
+    monkeypatch.setattr(spread, "cores", lambda: 1)  # what is changed here, other processes would not see
     monkeypatch.setattr(job, "RULES", rules)
     monkeypatch.setattr(job, "EFFORT", {"odd": job.EFFORT["odd"]})
     monkeypatch.setattr(job.experiments, "EXPERIMENTS", ())
@@ -312,3 +314,14 @@ def test_a_record_is_json_line_by_line(tmp_path):
     record.write(tmp_path / "good", lines("right"))
     kinds = [json.loads(line)["kind"] for line in (tmp_path / "good").read_text().splitlines()]
     assert kinds == ["header", "finding", "end"]
+
+
+def test_processes_decide_nothing():
+    """One process or two: the same findings of the same networks."""
+    found = {}
+    for processes in (1, 2):
+        plan = job.Plan(seed=3, architectures=4, dtypes=("float32",), processes=processes)
+        lines = [line for step in job._architectures(plan) for line in step.lines if line["kind"] == "finding"]
+        found[processes] = [(line["subject"], line["check"], line["leaf"], line["verdict"]) for line in lines]
+    assert found[1]
+    assert found[1] == found[2]
