@@ -100,8 +100,7 @@ def _script(case, way, text, lines) -> str:
         "\n".join(others),
         "\n".join([*settings, *([text.path] if text.path else []), *own]),
     ]
-    done = 'print("right")'
-    return "\n\n".join(filter(None, blocks)) + "\n\n\n" + whole.strip() + f"\n{done}\n"
+    return "\n\n".join(filter(None, blocks)) + "\n\n\n" + whole.strip() + "\n"
 
 
 def _sorted(lines) -> tuple[list[str], list[str]]:

@@ -9,6 +9,7 @@ import dataclasses
 import enum
 import functools
 import itertools
+import re
 import sys
 import types
 
@@ -37,6 +38,11 @@ def _tight(text) -> str:
         plain = not any(b.startswith(("def ", "@", "class ", "#")) for b in (before, block))
         lines += ("\n" if plain else "\n\n\n") + block
     return lines
+
+
+def _unbroken(text) -> str:
+    """A definition without empty lines inside, at which an interactive Python would take it to be finished."""
+    return text if '"""' in text or "'''" in text else re.sub(r"\n\s*\n", "\n", text)
 
 
 class Collected:
@@ -205,7 +211,7 @@ class Collected:
             if any(loaded(default)):
                 edits.append((*span(default), self.value(value)))
         text = self.written(function, node, refers(function), edits)
-        self.parts.append(f"{decorator}\n{text}" if decorator else text)
+        self.parts.append(_unbroken(f"{decorator}\n{text}" if decorator else text))
         return name
 
     def lambda_text(self, function) -> str:
@@ -223,7 +229,7 @@ class Collected:
             raise NotText(f"two things called {thing.__name__}")
         bound = {name: vars(module)[name] for name in loaded(node) if name in vars(module) and name != thing.__name__}
         parts = [*(f"@{self.written(thing, d, bound)}" for d in node.decorator_list), self.written(thing, node, bound)]
-        self.parts.append("\n".join(parts))
+        self.parts.append(_unbroken("\n".join(parts)))
         return name
 
     def written(self, thing, node, bound: dict, edits=()) -> str:

@@ -148,7 +148,7 @@ def test_every_kind_of_failure_has_a_script_that_needs_jax_and_numpy_alone(kind)
         assert error == "AssertionError"
         assert "got" in said
         assert "expected" in said
-    assert mended == ("passed", "right")
+    assert mended == ("passed", "")
 
 
 SHARDED = """
@@ -190,7 +190,7 @@ def test_what_is_wrong_on_several_devices_alone_is_run_on_several(tmp_path):
     command = [sys.executable, "-I", "-c", text]
     wrong, mended = (subprocess.run([*command, *more], **options) for more in ((), ("--mended",)))
     assert "AssertionError: the cotangent of x sharded over devices: got [0. 0." in wrong.stderr
-    assert mended.stdout == "right\n", mended.stderr
+    assert mended.returncode == 0, mended.stderr
 
 
 def test_a_sum_of_cotangents_is_shown():
@@ -201,4 +201,4 @@ def test_a_sum_of_cotangents_is_shown():
     wrong, mended = run(text := script(session, failed, way), text.replace(" * jnp.abs(y_bar)", ""))
     assert "y_bar + other_y_bar" in text
     assert wrong[0] == "AssertionError"
-    assert mended == ("passed", "right")
+    assert mended == ("passed", "")

@@ -1,6 +1,8 @@
 """A failure made small, as a script that fails by itself without this package, and passes once it is mended."""
 
+import code
 import json
+import re
 import subprocess
 import sys
 import textwrap
@@ -118,14 +120,14 @@ def test_what_is_in_a_module_is_written_out_with_its_arguments(tmp_path, monkeyp
     (error, said), mended = run(text, text.replace("1.5 *", "1.0 *"))
     assert error == "AssertionError"
     assert said.startswith("the cotangent of params['layer'].b: got [")
-    assert mended == ("passed", "right")
+    assert mended == ("passed", "")
 
     monkeypatch.setattr("manual_backprop.reference.sources.LINES", 1)  # as of a long function
     text = script(session, failed)
     assert "\nfrom a_model import Params, loss\n" in text or "\nfrom a_model import loss\n" in text
     assert run(text)[0][0] == "AssertionError"
     home.write_text(MODULE.replace("FACTOR", "1.0"))
-    assert run(text) == [("passed", "right")]
+    assert run(text) == [("passed", "")]
     sys.modules.pop("a_model")
 
 
@@ -150,6 +152,22 @@ def test_a_script_alone_ends_with_an_error():
     assert "AssertionError: the cotangent of x: got" in done.stderr
 
 
+def test_a_script_can_be_pasted_line_by_line(capsys):
+    """Empty lines end a definition there, so there are none inside of one."""
+
+    def backward(x, y_bar):
+        factor = 3
+
+        return (factor * x * y_bar,)
+
+    session = failures(by_hand(lambda x: x * x, lambda x: (x * x, x), backward), jnp.asarray([1.0, 2.0]))
+    console = code.InteractiveConsole()
+    for line in script(session, first(session)).split("\n"):
+        console.push(line)
+    (error,) = re.findall(r"\w*Error.*", capsys.readouterr().err)
+    assert error.startswith("AssertionError: the cotangent of x: got")
+
+
 def test_what_no_call_shows_has_no_script():
     session = failures(scaled_square(1.0), jnp.asarray([1.0, 2.0]))
     right = Session(Subject(scaled_square(2.0), [jnp.asarray([1.0, 2.0])]), PROFILES["quick"])
@@ -164,7 +182,7 @@ def test_scripts_pass_once_the_closure_is_mended(dtype):
     assert "factor = 3.0" in text
     wrong, mended = run(text, text.replace("factor = 3.0", "factor = 2.0"))
     assert wrong[0] == "AssertionError"
-    assert mended == ("passed", "right")
+    assert mended == ("passed", "")
 
 
 def test_scripts_call_with_trees_static_arguments_and_several_outputs():
@@ -178,7 +196,7 @@ def test_scripts_call_with_trees_static_arguments_and_several_outputs():
     assert "both({'a': tree_a}, 3)" in text
     wrong, mended = run(text, text.replace("factor = 1.0", "factor = 2.0"))
     assert wrong[0] == "AssertionError"
-    assert mended == ("passed", "right")
+    assert mended == ("passed", "")
 
 
 def test_at_a_kink_every_convention_passes_and_no_other_number_does():
@@ -193,7 +211,7 @@ def test_at_a_kink_every_convention_passes_and_no_other_number_does():
     assert "slope = 2.0" in text
     wrong, *others = run(text, *(text.replace("slope = 2.0", f"slope = {slope}") for slope in (-1.0, 0.0, 1.0)))
     assert wrong[0] == "AssertionError"
-    assert others == [("passed", "right")] * 3
+    assert others == [("passed", "")] * 3
 
 
 def test_an_argument_may_be_called_as_the_output_is():
@@ -206,7 +224,7 @@ def test_an_argument_may_be_called_as_the_output_is():
     text = script(session, first(session))
     wrong, mended = run(text, text.replace("factor = 1.0", "factor = 2.0"))
     assert wrong[0] == "AssertionError"
-    assert mended == ("passed", "right")
+    assert mended == ("passed", "")
     off = by_hand(lambda y: y * y, lambda y: (1.5 * y * y, y), lambda y, g: (2 * y * g,))
     session = failures(lambda y: off(y), jnp.asarray([1.0, 2.0]), checks=("value",))
     text = script(session, first(session))
