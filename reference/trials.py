@@ -54,7 +54,11 @@ def _mixed(rng, shape, near):
 
 
 def _edges(rng, shape, near):
-    return np.where(rng.random(shape) < 0.5, rng.choice(near, size=shape), rng.normal(size=shape))
+    """Half of the numbers on edges, each edge as often as any other."""
+    drawn = rng.normal(size=shape).reshape(-1)
+    places = rng.permutation(drawn.size)[: (drawn.size + 1) // 2]
+    drawn[places] = np.resize(rng.permutation(near), places.size)
+    return drawn.reshape(shape)
 
 
 VALUES = {
@@ -86,24 +90,29 @@ def cotangents(rng: np.random.Generator, outputs, sparse: bool = False) -> tuple
     return tuple(map(one, outputs))
 
 
-def other_values(primals, differentiated, words: str, near=(0.0, 1.0, -1.0), seed: int = 0, uses=None) -> tuple:
+def other_values(
+    primals, differentiated, words: str, near=(0.0, 1.0, -1.0), seed: int = 0, uses=None, only: int = -1
+) -> tuple:
     """Primals of the same shapes, with the values that these words name; each leaf keeps what it has.
 
     uses  what the function does with each leaf, where that is an integer: see `wholes.uses`
+    only  the one leaf that has such values, the others fresh ones; all, if negative
     """
-    rng = np.random.default_rng([seed, list(VALUES).index(words), 2])  # not what default_rng(seed) gives
+    rng = np.random.default_rng([seed, list(VALUES).index(words), 3 + only])  # not what default_rng(seed) gives
     near = np.asarray(sorted({0.0, *near}))
     lengths = {n for a in primals if kind(a.dtype) == "float" for n in np.shape(a)}
     uses = uses or [Use()] * len(primals)
 
-    def other(a, chosen, use):
+    def other(i, a, chosen, use):
+        named = words if only in (-1, i) else "fresh"
         if kind_of(a) == "integer":
-            return other_integers(rng, a, words, use, lengths)
+            return other_integers(rng, a, named, use, lengths)
         if kind_of(a) == "boolean":
-            return other_mask(rng, a, words)
-        return _other(rng, a, chosen, words, near) if kind(a.dtype) == "float" else a
+            return other_mask(rng, a, named)
+        return _other(rng, a, chosen, named, near) if kind(a.dtype) == "float" else a
 
-    return _in_order(primals, list(map(other, primals, differentiated, uses)), differentiated)
+    drawn = list(map(other, itertools.count(), primals, differentiated, uses))
+    return _in_order(primals, drawn, differentiated)
 
 
 def with_its_own_integers(primals, example) -> tuple:

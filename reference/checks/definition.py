@@ -64,11 +64,10 @@ def kinks(session: Session) -> Iterator[Finding]:
 
 
 def _at_values(session, words, check):
-    near = _constants(session)
-    for i, kind_of_values in enumerate(words):
-        example = session.subject.example
+    near, example = _constants(session), session.subject.example
+    for i, (kind_of_values, only) in enumerate(_each(session, words)):
         primals = other_values(
-            example, session.subject.differentiated, kind_of_values, near, session.seed, session.uses
+            example, session.subject.differentiated, kind_of_values, near, session.seed, session.uses, only
         )
         trial = session.trial(primals, kind_of_values, 100 + i)
         if session.leaves_domain(trial):  # perhaps for the integers alone
@@ -78,6 +77,18 @@ def _at_values(session, words, check):
         for dtype in dtypes(session):
             if kind_of_values != "huge" or dtype == "float64":  # in fewer digits a difference of such numbers is noise
                 yield from session.judge(check, trial, dtype, session.answer(trial, dtype), outputs=True)
+
+
+IN_TURN = 4  # arguments of which one alone lies on edges
+
+
+def _each(session, words):
+    """(words, -1), and where several arguments have edges, (words, which one alone has them)."""
+    arrays = [i for i, c in enumerate(session.subject.differentiated) if c and np.ndim(session.subject.example[i])]
+    for kind_of_values in words:
+        yield kind_of_values, -1
+        if kind_of_values == "edges" and len(arrays) > 1:
+            yield from ((kind_of_values, i) for i in arrays[:IN_TURN])
 
 
 def _constants(session) -> tuple:

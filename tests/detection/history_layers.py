@@ -265,8 +265,9 @@ def sample(image, at):
 
 
 def sample_case(slope):
-    def backward(saved, g):
-        image, at = saved
+    """A batch of images, each sampled at coordinates of its own."""
+
+    def bars(image, at, g):
         n = len(image)
         kept = jnp.clip(at, 0, n - 1)
         low = jnp.clip(jnp.floor(kept), 0, n - 1).astype(int)
@@ -274,10 +275,11 @@ def sample_case(slope):
         bar = jnp.zeros_like(image).at[low].add(g * (1 - t)).at[jnp.minimum(low + 1, n - 1)].add(g * t)
         return bar, g * slope(image, at, low)
 
-    return by_hand(sample, keeping(sample), backward)
+    function = jax.vmap(sample)
+    return by_hand(function, keeping(function), lambda saved, g: jax.vmap(bars)(*saved, g))
 
 
-@right(args="f32[6] f32[8]>-1<6")
+@right(args="f32[4,6] f32[4,8]>-1<6")
 def sampled_at_coordinates():
     def slope(image, at, low):
         return jnp.where((at > 0) & (at < len(image) - 1), image[low + 1] - image[low], 0)
@@ -285,7 +287,7 @@ def sampled_at_coordinates():
     return sample_case(slope)
 
 
-@wrong("kink", "values", "located", args="f32[6] f32[8]>-1<6")
+@wrong("kink", "values", "located", args="f32[4,6] f32[4,8]>-1<6")
 def sampled_at_the_last_pixel():
     """Exactly on the last pixel its neighbour counts as zero.  Source: pytorch issue 23925, pull 32829."""
 
