@@ -169,9 +169,14 @@ ALONE = (
 # --- of every number -------------------------------------------------------------------------------------------------
 
 
+def _inside(x, low, squeezed):
+    """What lies between `low` and one stays, the rest is squeezed in."""
+    return np.where((x >= low + LOWEST) & (x <= 1 - LOWEST), x, squeezed)
+
+
 def _positive(a, x):
     low, high = a.min(), a.max()
-    moved = np.abs(x) + LOWEST
+    moved = np.maximum(np.abs(x), LOWEST)  # what lies on an edge stays there
     return moved * (np.sqrt(low * high) if high < LOWEST or low > 1 / LOWEST else 1.0)
 
 
@@ -184,7 +189,7 @@ RANGES = (
     Property(
         "between zero and one",
         lambda a: bool(np.all((a > 0) & (a < 1))) and a.size > 2,
-        lambda a, x: np.clip(1 / (1 + np.exp(-np.clip(x, -30, 30))), LOWEST, 1 - LOWEST),
+        lambda a, x: _inside(x, 0, np.clip(1 / (1 + np.exp(-np.clip(x, -30, 30))), LOWEST, 1 - LOWEST)),
     ),
     Property("positive", lambda a: bool(np.all(a > 0)), _positive),
     Property("negative", lambda a: bool(np.all(a < 0)) and a.size > 4, lambda a, x: -_positive(-a, x)),
@@ -195,7 +200,7 @@ RANGES = (
     Property(
         "between minus one and one",
         lambda a: a.size > 7 and bool(np.all(np.abs(a) <= 1)),
-        lambda a, x: np.tanh(x) * (1 - LOWEST),
+        lambda a, x: _inside(x, -1, np.tanh(x) * (1 - LOWEST)),
     ),
 )
 
