@@ -44,10 +44,18 @@ def unit(dtype: str) -> float:
 @functools.cache
 def least(dtype: str) -> float:
     """The smallest positive number that arithmetic keeps; whether it flushes subnormals is found by trying."""
+    if dtype not in DTYPES:
+        return _least((dtype,))[0]
+    return dict(zip(DTYPES, _least(DTYPES), strict=True))[dtype]
+
+
+@functools.cache
+def _least(dtypes: tuple[str, ...]) -> list[float]:
+    infos = [jnp.finfo(dtype) for dtype in dtypes]
     with jax.enable_x64(True):
-        info = jnp.finfo(dtype)
-        kept = jax.jit(lambda x: x * 0.5)(np.asarray(info.tiny, jnp.dtype(dtype))) != 0
-    return float(info.smallest_subnormal if kept else info.tiny)
+        halve = jax.jit(lambda numbers: [x * 0.5 for x in numbers])  # one program for all
+        halves = jax.device_get(halve([np.asarray(info.tiny, info.dtype) for info in infos]))
+    return [float(i.smallest_subnormal if half != 0 else i.tiny) for i, half in zip(infos, halves, strict=True)]
 
 
 @dataclasses.dataclass(frozen=True)

@@ -68,9 +68,9 @@ def _program(function, programs, key):
 def _options() -> dict:
     """Those of QUICKLY that this version of XLA knows."""
 
-    def known(name):
+    def known(options):
         with contextlib.suppress(jax.errors.JaxRuntimeError):
-            jax.jit(jnp.negative, compiler_options={name: QUICKLY[name]})(1.0)
+            jax.jit(jnp.negative, compiler_options=options)(1.0)
             return True
 
-    return {name: value for name, value in QUICKLY.items() if known(name)}
+    return QUICKLY if known(QUICKLY) else {name: value for name, value in QUICKLY.items() if known({name: value})}

@@ -12,6 +12,7 @@ from ..discrepancy import discrepancy
 from ..estimates import Abstains
 from ..finding import Finding
 from ..oracles import ORACLES, adjoint, adjoint_differences
+from ..precision import compiled
 from ..session import CannotTell, Session
 from ..widening import kind
 from .naming import dtypes, first_line, named
@@ -125,17 +126,13 @@ def taylor(session: Session) -> Iterator[Finding]:
     floats = [i for i, a in enumerate(at.primals) if kind(a.dtype) == "float" and chosen[i]]
     v = {i: rng.normal(size=np.shape(at.primals[i])) * np.maximum(np.abs(at.primals[i]), 2.0**-4) for i in floats}
     steps = 2.0 ** -np.arange(2.0, 16.0)
+
+    def moved(h):
+        outputs = local.definition(*(a + h * v[i] if i in v else a for i, a in enumerate(at.primals)))
+        return sum(jnp.sum(c * o) for c, o in zip(at.cotangent, outputs, strict=True))
+
     with jax.enable_x64(True):
-        program = jax.jit(
-            lambda h: sum(
-                jnp.sum(c * o)
-                for c, o in zip(
-                    at.cotangent,
-                    local.definition(*(a + h * v[i] if i in v else a for i, a in enumerate(at.primals))),
-                    strict=True,
-                )
-            )
-        )
+        program = compiled(moved)
         along = np.asarray([float(program(h)) for h in (0.0, *steps)])
     slope = sum(float(np.vdot(np.asarray(bars[i], np.float64), v[i])) for i in floats)
     left = np.abs(along[1:] - along[0] - steps * slope)
