@@ -72,6 +72,8 @@ ALONE = (
     ({"values", "kinks"}, "values", "wrong only at {words}"),
     ({"shapes"}, "shape", "wrong only at other lengths: {words}"),
     ({"precision"}, "dtype", "wrong in {dtypes} alone"),
+    ({"shapes", "precision"}, "shape", "wrong only at other lengths: {words}"),
+    ({"values", "kinks", "shapes", "precision"}, "values", "wrong only at {words}"),  # other lengths have other values
 )
 PRECISE = ("not_finite", "cancellation", "structure")  # kinds that say more than where
 BENDS = ("ignores_cotangent", "not_finite", "cancellation", "dtype")  # what is not linear in the cotangent, and why
@@ -95,8 +97,9 @@ def _explain(session, failures: list[Failed], until):
         return Explanation("values", f"{text}: {found.text}", found.where) if found else Explanation("values", text)
     for checks, fault, text in ALONE:
         if where <= checks:
+            values = [f for f in failures if f.finding.check in ("values", "kinks")] or failures
             words = text.format(
-                words=", ".join(dict.fromkeys(f.trial.words for f in failures)),
+                words=", ".join(dict.fromkeys(f.trial.words for f in values)),
                 dtypes=", ".join(dict.fromkeys(f.dtype for f in failures)),
             )
             if found is None:

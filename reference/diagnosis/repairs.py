@@ -16,7 +16,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from ..precision import compiled
-from . import arrays, source, words
+from . import arrays, places, source, words
 from .bench import NUMBERS
 from .failure import Explanation, Failure, most, over
 from .graph import ROWS, exactly
@@ -105,10 +105,10 @@ class Written:
         point = failure.primals, failure.cotangent
         self._structure = jax.tree.structure(point)
         with exactly(), source.own_lines():
-            self._closed = jax.make_jaxpr(self._flat)(*self._leaves(failure.cotangent))
+            self._closed = jax.make_jaxpr(self._flat)(*self._leaves(failure))
         self._meet = _Meet()
         self._values = compiled(self._all)
-        self.values = self.at(failure.cotangent)
+        self.values = self.at(failure)
         self.order = {key: i for i, key in enumerate(self.values)}
         met = self._meet
         self._uses = [key for key in met.origins if met.between is not None and key[0][0] > met.between]
@@ -116,8 +116,8 @@ class Written:
         self._parts = {key: slice(a, b) for key, (a, b) in zip(self._uses, itertools.pairwise(ends), strict=True)}
         self.width = ends[-1]
 
-    def _leaves(self, cotangent):
-        leaves = jax.tree.leaves((self.failure.primals, cotangent))
+    def _leaves(self, point):
+        leaves = jax.tree.leaves((point.primals, point.cotangent))
         return [np.asarray(a, np.float64) if _is_float(a) else a for a in leaves]
 
     def _flat(self, *leaves):
@@ -132,10 +132,10 @@ class Written:
         self._keys = list(found)
         return list(found.values())
 
-    def at(self, cotangent) -> dict:
+    def at(self, point: Failure) -> dict:
         """Every value of the program by where it stands, in the order of the program."""
         with exactly():
-            found = self._values(*self._leaves(cotangent))
+            found = self._values(*self._leaves(point))
         return dict(zip(self._keys, map(np.asarray, found), strict=True))
 
     @functools.cached_property
@@ -183,11 +183,11 @@ class Written:
             extra = {key: numbers[part].reshape(self.values[key].shape) for key, part in self._parts.items()}
             return Walk(self._closed, _Add(extra), False)(*leaves)
 
-        return compiled(jax.vmap(row, in_axes=(0, *[None] * len(self._leaves(self.failure.cotangent)))))
+        return compiled(jax.vmap(row, in_axes=(0, *[None] * len(self._leaves(self.failure)))))
 
-    def bars(self, changes: list[Change], values, cotangent) -> list[np.ndarray]:
+    def bars(self, changes: list[Change], values, point: Failure) -> list[np.ndarray]:
         """The cotangents after each of the changes: stacks, one for every leaf."""
-        parts, leaves = [], self._leaves(cotangent)
+        parts, leaves = [], self._leaves(point)
         for start in range(0, len(changes), ROWS):
             some, rows = changes[start : start + ROWS], np.zeros((ROWS, self.width))
             for row, change in zip(rows, some, strict=False):
@@ -202,6 +202,8 @@ class Written:
         """Other values of the same shape that are there before, each once: words and key."""
         first, seen = site.keys[0], set()
         own = self.values[first]
+        if np.all(own == own.flat[0]):
+            return
         for key, other in itertools.islice(self.values.items(), self.order[first]):
             told = key[1] == "y" or key[0] in ("argument", "cotangent")
             if not told or other.shape != own.shape or np.array_equal(other, own) or np.all(other == other.flat[0]):
@@ -252,15 +254,15 @@ class Repairs:
         if not some:
             return None
         with np.errstate(all="ignore"):
-            stacks = written.bars(some, written.values, failure.cotangent)
-            found = [i for i in range(len(some)) if _mended(failure, [a[i] for a in stacks], failure.leaves)]
+            stacks = written.bars(some, written.values, failure)
+            found = [i for i in range(len(some)) if _mended(failure, [a[i] for a in stacks])]
             return _confirmed(written, [some[i] for i in found[:ROWS]]) if found else None
 
 
-def _mended(failure, bars, leaves) -> int:
+def _mended(failure, bars) -> int:
     """How many wrong leaves are right with these; 0 where the one in question is not, or a right one no longer is."""
-    mended = 0
-    for (name, (got, truth, allowance)), bar in zip(leaves.items(), bars, strict=True):
+    mended = 0 if failure.wrong.any() else 1  # what is right has to stay so
+    for (name, (got, truth, allowance)), bar in zip(failure.leaves.items(), bars, strict=True):
         right = np.isfinite(bar).all() and most(over(bar, truth, allowance)) <= 1
         was = most(over(got, truth, allowance)) <= 1
         if not right and (was or name == failure.leaf):
@@ -270,14 +272,19 @@ def _mended(failure, bars, leaves) -> int:
 
 
 def _confirmed(written, changes):
-    """The change that mends most, for another cotangent as well, and how many leaves it mends."""
+    """The change that mends most, elsewhere as well, and how many leaves: for another cotangent, and other primals."""
     failure, rng = written.failure, np.random.default_rng(3)
     cotangent = jax.tree.map(
         lambda a: np.asarray(rng.standard_normal(np.shape(a)), a.dtype) if _is_float(a) else a, failure.cotangent
     )
-    leaves, values = failure.at(failure.primals, cotangent), written.at(cotangent)
-    stacks = written.bars(changes, values, cotangent)
-    counts = [_mended(failure, [a[i] for a in stacks], leaves) for i in range(len(changes))]
+    here = dataclasses.replace(failure, cotangent=cotangent, leaves=failure.at(failure.primals, cotangent))
+    values = written.at(here)
+    stacks = written.bars(changes, values, here)
+    counts = [_mended(here, [a[i] for a in stacks]) for i in range(len(changes))]
+    for other, _ in places.asked(failure):
+        if any(counts):
+            stacks = written.bars(changes, written.at(other), other)
+            counts = [count * bool(_mended(other, [a[i] for a in stacks])) for i, count in enumerate(counts)]
     if not max(counts):
         return None
     change = max(zip(counts, changes, strict=True), key=lambda pair: (pair[0], pair[1].site.line is not None))[1]
