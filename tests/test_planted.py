@@ -45,27 +45,15 @@ def places(rule, at):
 
 
 @every_rule
-def test_a_fault_in_any_cotangent_is_found_and_named(rule):
+def test_a_fault_is_found_and_named(rule):
+    """In any cotangent, and of the whole rule; together, because what is compiled for one serves the other."""
     bound, at, names = telling(rule)
     assert all(finding.ok for finding in judged(bound, at))
     where, leaves = places(bound, at)
     assert len(where) == len(names) > 0
     for name, place in zip(names, where, strict=True):
-        for what, (change, words) in faults.LEAF_FAULTS.items():
-            found = judged(faults.spoiled(bound, faults.on_leaf(place, change)), at)
-            wrong = {finding.dtype: finding for finding in found if not finding.ok}
-            assert set(wrong) == set(DTYPES), f"{what} in {name} was not found"
-            for finding in wrong.values():
-                assert finding.leaf == name
-                assert finding.verdict == "wrong"
-                said = finding.diagnosis or finding.message or ""
-                assert words in said or ("factor" in words and leaves[place].size == 1), f"{what} in {name}: {said!r}"
-
-
-@every_rule
-def test_a_fault_of_the_whole_rule_is_found(rule):
-    bound, at, _ = telling(rule)
-    where, leaves = places(bound, at)
+        for what in faults.LEAF_FAULTS:
+            _is_named(what, name, place, leaves[place].size, bound, at)
     for fault in (faults.ones_for_cotangent, faults.one_too_few, faults.one_too_many, faults.value_off):
         found = judged(faults.spoiled(bound, fault), at)
         assert {f.dtype for f in found if f.verdict == "wrong"} == set(DTYPES), fault.__name__
@@ -75,6 +63,18 @@ def test_a_fault_of_the_whole_rule_is_found(rule):
         found = judged(faults.spoiled(bound, faults.on_leaf(place, lambda _: np.zeros(3))), at)
         (message,) = {f.message for f in found if not f.ok}
         assert "has none; return None" in message
+
+
+def _is_named(what, name, place, size, bound, at):
+    change, words = faults.LEAF_FAULTS[what]
+    found = judged(faults.spoiled(bound, faults.on_leaf(place, change)), at)
+    wrong = {finding.dtype: finding for finding in found if not finding.ok}
+    assert set(wrong) == set(DTYPES), f"{what} in {name} was not found"
+    for finding in wrong.values():
+        assert finding.leaf == name
+        assert finding.verdict == "wrong"
+        said = finding.diagnosis or finding.message or ""
+        assert words in said or ("factor" in words and size == 1), f"{what} in {name}: {said!r}"
 
 
 EXCHANGED = [("squared_error", (3, 2), 0, 1), ("multiply", ((3, 2), (3, 2)), 0, 1), ("layer_norm", (3, 5), 1, 2)]
