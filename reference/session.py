@@ -24,10 +24,11 @@ from .kinks import at_odds, between, floating, focus, neighbours
 from .local import Local
 from .precision import compiled
 from .profiles import Profile
-from .pullback import stacked_pullback, to_numpy
+from .pullback import pull, stacked_pullback, to_numpy
 from .subject import Subject
 from .trials import GIVEN, Trial, cotangents
 from .wholes import uses
+from .widening import unstopped
 
 STILL = ((0, 0.0, 0.0),) * COPIES
 AT_KINKS = ("truth", "kinks")  # these look around every point
@@ -170,14 +171,18 @@ class Session:
                 outs = [tuple(np.asarray(o, np.float64) for o in value(*row[0])) for row in rows]
             out, bars = outs[0], estimates[0].value
 
-            def allowed(bar, error, *others):
+            # Differences of a number that does not move are as exact as those of numbers that do.
+            least_size = max((scale(bar) for bar in bars if bar is not None), default=0.0) * self.by_differences
+
+            def allowed(bar, error, size, *others):
                 if bar is None:
                     return None
                 moved = [np.abs(other - bar) for other in others]
-                return np.max([np.zeros_like(bar), *moved], axis=0) + SLACK * (error + u * scale(bar) + floor)
+                rounding = SLACK * (error + u * max(scale(bar), size) + floor)
+                return np.max([np.zeros_like(bar), *moved], axis=0) + rounding
 
             allowances = tuple(
-                allowed(bar, error, *(e.value[i] for e in estimates[1:]))
+                allowed(bar, error, least_size, *(e.value[i] for e in estimates[1:]))
                 for i, (bar, error) in enumerate(zip(bars, estimates[0].error, strict=True))
             )
             size = u * max([scale(a) for a in (*trial.primals, *out) if floating(a)], default=0.0)
@@ -223,26 +228,33 @@ class Session:
     def _autodiff_is_at_fault(self, trial, dtype, answer) -> bool:
         """Whether differences contradict autodiff of the definition and agree with the derivative by hand.
 
-        Asked once, at the first failure; a definition with stop_gradient means what its autodiff says.
+        Asked once, at the first failure; a definition with stop_gradient means what its autodiff says, unless that
+        would contradict differences without the stop as well.
         """
         if self._asked or not self.local(trial.primals, dtype).reverse:
             return False
         self._asked = True
         local, at, yardstick = self.local(trial.primals, dtype), self.rounded(trial, dtype), self.measured(trial, dtype)
-        if local.stops_gradient or sum(a.size for a in at.primals if floating(a)) > COORDINATES:
+        if sum(a.size for a in at.primals if floating(a)) > COORDINATES:
             return False
         try:
             estimate = oracles.ORACLES["richardson"].__wrapped__(local.definition)(at.primals, at.cotangent)
         except (Abstains, TypeError, ValueError, NotImplementedError):
             return False
-        contradicted, agrees = False, True
+        free = estimate.value
+        if local.stops_gradient:
+            with jax.enable_x64(True):
+                free = pull(unstopped(local.equations), at.primals, at.cotangent)[1]
+        contradicted, agrees, meant = False, True, local.stops_gradient
         for i, chosen in enumerate(self.subject.differentiated):
             if chosen and not malformed(answer[1][i], self._like(i, trial, dtype)):
                 value, allowed = estimate.value[i], SLACK * estimate.error[i] + yardstick.allowance[1][i]
                 with np.errstate(invalid="ignore"):
                     contradicted |= bool(np.any(np.abs(yardstick.truth[1][i] - value) > allowed))
-                    agrees &= bool(np.all(np.abs(np.asarray(answer[1][i], np.float64) - value) <= allowed))
-        self.by_differences = contradicted and agrees
+                    rounded = allowed + SLACK * unit(local.unit) * scale(value)  # which autodiff's zeros say nothing of
+                    agrees &= bool(np.all(np.abs(np.asarray(answer[1][i], np.float64) - value) <= rounded))
+                    meant &= bool(np.all(np.abs(np.asarray(free[i], np.float64) - value) <= allowed))
+        self.by_differences = contradicted and agrees and not meant
         return self.by_differences
 
     def _steadied(self, trial, dtype) -> bool:

@@ -111,6 +111,15 @@ def steadied(closed):
     return widened(closed, apply)
 
 
+def unstopped(closed):
+    """The same, no gradient stopped."""
+
+    def apply(equation, inputs):
+        return list(inputs) if equation.primitive.name == "stop_gradient" else _wide_bind(equation, inputs)
+
+    return widened(closed, apply)
+
+
 def _whole(value, aval):
     extended = jax.dtypes.issubdtype(aval.dtype, jax.dtypes.extended)
     return value if extended else jnp.asarray(value).astype(aval.dtype)

@@ -25,6 +25,8 @@ def _against(session, check, name):
     local, answer = session.local(trial.primals, dtype), session.answer(trial, dtype)
     allowances = session.measured(trial, dtype).allowance[1]
     at = session.rounded(trial, dtype)
+    if name == "jacfwd" and session.by_differences:
+        raise CannotTell(f"{local.why}: forward mode, too")
     try:
         estimate = ORACLES[name].__wrapped__(local.definition)(at.primals, at.cotangent)
     except Abstains as reason:
@@ -89,7 +91,7 @@ def adjoint_identity(session: Session) -> Iterator[Finding]:
     allowances = session.measured(trial, dtype).allowance[1]
     at = session.rounded(trial, dtype)
     full = _filled(session, bars)
-    for oracle in (adjoint, adjoint_differences):
+    for oracle in (adjoint_differences,) if session.by_differences else (adjoint, adjoint_differences):
         try:
             identity = oracle.__wrapped__(local.definition)(at.primals, at.cotangent, primals_bar=full)
             break
