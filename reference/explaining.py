@@ -104,7 +104,8 @@ def _explain(session, failures: list[Failed], until):
             )
             if found is None:
                 return Explanation(fault, words)
-            return Explanation(found.kind if found.kind in PRECISE else fault, f"{words}: {found.text}", found.where)
+            precise = found.kind in PRECISE and (fault, found.kind) != ("dtype", "cancellation")
+            return Explanation(found.kind if precise else fault, f"{words}: {found.text}", found.where)
     vague = found is None or found.kind == "located"
     return (_of_digits(session, failures) if vague else None) or found
 
@@ -152,6 +153,8 @@ def _rounded(session, failed: Failed):
     if not known.any():
         return None
     share = most(np.abs(got - truth)[known]) / (most(np.abs(truth)[known]) or 1.0)
+    if share > 1 / 8:
+        return Explanation("dtype", f"wrong in {failed.dtype} alone: in float64 the same formula is right")
     left = max(0, round(-np.log10(share))) if share else 0
     text = f"digits are lost: the formula is right, and {left} of its digits are left in {failed.dtype}"
     return Explanation("cancellation", text)

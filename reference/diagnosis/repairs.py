@@ -18,6 +18,7 @@ import numpy as np
 from ..precision import compiled
 from . import arrays, places, source, words
 from .bench import NUMBERS
+from .constants import SMALL
 from .failure import Explanation, Failure, most, over
 from .graph import ROWS, exactly
 from .walk import Hooks, Walk
@@ -171,9 +172,24 @@ class Written:
         of = words.of(self._meet.equations[path].primitive.name, self._meet.lines[path])
         return f"the result of {of}" if end == "y" else f"what {of} takes"
 
+    def origin(self, site: Site) -> tuple | None:
+        """Where the value was made."""
+        return self._meet.made.get(self._meet.origins[site.keys[0]])
+
+    def guarded(self, made, steps: int = 4) -> bool:
+        """Whether a value, or what it was made of in a few steps, is a sum with a small constant."""
+        equation = self._meet.equations.get(made[0]) if made else None
+        if equation is None:
+            return False
+        constants = [np.ravel(a.val) for a in equation.invars if hasattr(a, "val")]
+        if equation.primitive.name in (*SUMS, "max") and any(a.size == 1 and 0 < abs(a[0]) < SMALL for a in constants):
+            return True
+        before = [self._meet.origins.get((made[0], k)) for k in range(len(equation.invars))]
+        return steps > 0 and any(self.guarded(self._meet.made.get(origin), steps - 1) for origin in before if origin)
+
     def step(self, site: Site) -> str:
         """The kind of mistake that it is to take the step which gave a value."""
-        made = self._meet.made.get(self._meet.origins[site.keys[0]])
+        made = self.origin(site)
         equation = self._meet.equations.get(made[0]) if made else None
         return "missing_term" if equation and equation.primitive.name in SUMS else "local_derivative"
 
@@ -289,9 +305,10 @@ def _confirmed(written, changes):
         return None
     change = max(zip(counts, changes, strict=True), key=lambda pair: (pair[0], pair[1].site.line is not None))[1]
     line, kind = change.site.line, change.kind
-    if change.other and not any(
-        np.array_equal(values[k], written.values[k]) for k in (change.site.keys[0], change.other)
-    ):
+    both = change.site.keys[0], change.other
+    if change.other and written.guarded(written.origin(change.site)):
+        kind = "epsilon"
+    elif change.other and not any(np.array_equal(values[key], written.values[key]) for key in both):
         kind = written.step(change.site)  # both come of the cotangent
     return Explanation(kind, f"the backward pass would be right {change.text}", line and str(line)), max(counts)
 
