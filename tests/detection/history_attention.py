@@ -218,7 +218,9 @@ def attention_masked_rows_not_a_number():
     return by_hand(function, keeping(function), backward)
 
 
-@wrong("local_derivative", "located", "missing_term", "values", args="f32[4,3] f32[5,3] f32[5,3] bool[5]")
+@wrong(
+    "local_derivative", "located", "missing_term", "values", "wrong_residual", args="f32[4,3] f32[5,3] f32[5,3] bool[5]"
+)
 def attention_padded_keys_learn():
     """Keys that are padding get no weight and still a cotangent, made from scores that nobody masked.
 

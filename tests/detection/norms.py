@@ -104,7 +104,7 @@ def norm_nan_at_zero():
     return by_hand(norm_guarded, lambda x: (norm(x), (x, norm(x))), backward)
 
 
-@wrong("epsilon", "local_derivative", "kink", "values", args="f32[10]")
+@wrong("epsilon", "local_derivative", "kink", "values", "wrong_residual", args="f32[10]")
 def smooth_abs_epsilon_outside():
     """√(x² + ε) with a slope of x/(|x| + √ε)."""
     epsilon = 1e-2

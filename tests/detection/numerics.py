@@ -186,7 +186,7 @@ def product_with_residuals_in_bfloat16():
     return by_hand(jnp.matmul, forward, backward)
 
 
-@wrong("nonlinear", "cancellation", args="f32[20]")
+@wrong("nonlinear", "cancellation", "dtype", args="f32[20]")
 def cotangent_rounded_to_float16():
     """The cotangent is sent on in float16: rounded, and infinite above 65,504."""
 
