@@ -22,6 +22,7 @@ from .widening import kind
 
 WIDTH = 100  # of a line of numbers
 WRITTEN = 256  # numbers of an array that are written out; more are packed
+OTHERS = 16  # numbers of a large array that are assigned one by one
 NUMPY = ("float16", "float32", "float64", "int8", "int16", "int32", "int64", "uint8", "uint16", "uint32", "uint64")
 BUILT_IN = {"bool": "bool", "complex64": "np.complex64", "complex128": "np.complex128"}
 
@@ -46,15 +47,37 @@ def array(value) -> str:
     dtype = dtype_of(value.dtype)
     if not value.size:
         return f"np.zeros({value.shape}, {dtype})"
+    if value.ndim and value.size > 1 and value.tobytes() == value.flat[0].tobytes() * value.size:
+        shape, one = _shape(value.shape), number(value.flat[0])
+        known = {"1.0": "ones", "1": "ones", "0.0": "zeros", "0": "zeros", "True": "ones", "False": "zeros"}.get(one)
+        return f"np.{known}({shape}, {dtype})" if known else f"np.full({shape}, {one}, {dtype})"
     if value.size > WRITTEN:
         shape = value.shape
         return f"np.frombuffer({packed(value.tobytes())}, {dtype}).reshape({shape})"
-    if value.ndim and value.size > 1 and value.tobytes() == value.flat[0].tobytes() * value.size:
-        shape, one = _shape(value.shape), number(value.flat[0])
-        known = {"1.0": "ones", "1": "ones", "0.0": "zeros", "0": "zeros"}.get(one)
-        return f"np.{known}({shape}, {dtype})" if known else f"np.full({shape}, {one}, {dtype})"
     flat = f"np.array({_nested(value)}, {dtype})"
     return flat if len(flat) <= WIDTH else f"np.array(\n{textwrap.indent(_lines(value), '    ')},\n    {dtype},\n)"
+
+
+def assigned(name: str, value) -> str:
+    """Lines that assign an array; of a large one in which nearly all numbers are equal, the others one by one.
+
+    >>> print(assigned("x", np.arange(300) == 7))
+    x = np.zeros(300, bool)
+    x[7] = True
+    """
+    if np.size(value) <= WRITTEN or jnp.issubdtype(getattr(value, "dtype", np.float64), jax.dtypes.prng_key):
+        return f"{name} = {array(value)}"
+    value = np.asarray(value)
+    flat = value.ravel()
+    most = flat[len(flat) // 2] if np.sum(flat == flat[len(flat) // 2]) > np.sum(flat == flat[0]) else flat[0]
+    others = np.flatnonzero(flat != most)
+    if len(others) > OTHERS:
+        return f"{name} = {array(value)}"
+    lines = [f"{name} = {array(np.full_like(value, most))}"]
+    for i in others:
+        at = ", ".join(str(int(k)) for k in np.unravel_index(i, value.shape))
+        lines.append(f"{name}[{at}] = {number(flat[i])}")
+    return "\n".join(lines)
 
 
 def plain(value) -> str:

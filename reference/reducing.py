@@ -52,7 +52,7 @@ class _Search:
 
     def run(self) -> Failed:
         self.try_trial(self.best.trial)  # the same point, judged plainly: what follows starts from its own finding
-        for step in ((self.lengths,) if self.case.outer is None else ()) + (self.cotangents, self.numbers):
+        for step in ((self.lengths,) if self.case.outer is None else ()) + (self.whole, self.cotangents, self.numbers):
             step()
         return self.best
 
@@ -132,15 +132,18 @@ class _Search:
                 given = every
                 break
         for n in lengths:
-            most = given[n] or n
-            for shorter in sorted({m for m in (*SHORT, n // 2) if 0 < m < most}):
-                ways = [{n: shorter}] if given[n] else [{n: shorter}, self.multiples(n, shorter, lengths)]
-                found = next(
-                    (way for way in ways if self.resized(base, {k: m or k for k, m in (given | way).items()})), {}
-                )
-                given |= found
-                if found:
-                    break
+            short, found = SHORT, True
+            while found and not self.over():
+                most = given[n] or n
+                for shorter in sorted({m for m in (*short, most // 2) if 0 < m < most}):
+                    ways = [{n: shorter}] if given[n] else [{n: shorter}, self.multiples(n, shorter, lengths)]
+                    tried = (way for way in ways if self.resized(base, {k: m or k for k, m in (given | way).items()}))
+                    given |= (found := next(tried, {}))
+                    if found:
+                        break
+                else:
+                    found = False
+                short = ()
         self.deadline = time_is_up
 
     def multiples(self, length, shorter, lengths) -> dict:
@@ -181,6 +184,21 @@ class _Search:
         shape = np.shape(failed.trial.primals[names.index(failed.finding.leaf)])
         return next((i for i, n in zip(index, shape, strict=True) if n == length), 0)
 
+    # --- all at once --------------------------------------------------------------------------------------------------
+
+    def whole(self):
+        """Arguments of ones, and one element of the cotangent, where what is wrong is: of many numbers, most go."""
+        for place, chosen in enumerate(self.session.subject.differentiated):
+            if chosen:
+                self.try_numbers(place, np.arange(np.size(self.best.trial.primals[place])), np.ones_like)
+        trial, at = self.best.trial, self.best.finding.index
+        if len(trial.cotangent) == 1 and at is not None and self.best.finding.leaf in self.session.subject.names:
+            place = self.session.subject.names.index(self.best.finding.leaf)
+            if np.shape(trial.cotangent[0]) == np.shape(trial.primals[place]):
+                alone = np.zeros_like(trial.cotangent[0])
+                alone[at] = 1.0
+                self.try_trial(dataclasses.replace(trial, cotangent=(alone,)))
+
     # --- cotangents --------------------------------------------------------------------------------------------------
 
     def cotangents(self):
@@ -198,6 +216,8 @@ class _Search:
             block = block[np.isin(block, where)]
             if block.size and not self.try_trial(with_flat(_replaced(flat, block, simple))) and block.size > 1:
                 for i in block:
+                    if self.over():
+                        return
                     flat = _joined(self.best.trial.cotangent)
                     self.try_trial(with_flat(_replaced(flat, [i], simple)))
 
@@ -208,6 +228,8 @@ class _Search:
         while len(where) > 1 and not self.over():
             blocks = np.array_split(where, min(parts, len(where)))
             for block in blocks:
+                if self.over():
+                    return where
                 alone = np.where(np.isin(np.arange(flat.size), block), flat, 0)
                 rest = np.where(np.isin(np.arange(flat.size), block), 0, flat)
                 if next((flat := less for less in (alone, rest) if keep(less)), None) is not None:

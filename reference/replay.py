@@ -300,8 +300,8 @@ class Case:
     def _compared(self, way, what, got, expected):
         if way.exact:
             same = np.array_equal(np.asarray(got, np.float64), expected, equal_nan=True)
-            message = f'message = f"{what}: got {{got}}, expected {{expected}}"'
-            return None if same else [message, "assert np.array_equal(got, expected), message"]
+            lines = ["right = np.asarray(got == expected)", *_message(what, got)]
+            return None if same else [*lines, "assert np.all(right), message"]
         allowed = 2 * np.broadcast_to(self.allowed, np.shape(expected))
         if not _outside(got, expected, allowed):
             return None
@@ -338,23 +338,38 @@ def _held_against(what, got, expected, allowed, note, given=False) -> list[str]:
             break
     else:
         shown, allowed_text = wide, literals.plain(wide)
-    short = expected if given else _fewer_digits(expected, shown - wide)
-    if not given and _outside(got, short, shown):
-        expected = short
+    if not given and np.size(expected) <= literals.WRITTEN:
+        short = _fewer_digits(expected, shown - wide)
+        expected = short if _outside(got, short, shown) else expected
     skip = " | np.isinf(allowed)" if np.isinf(shown).any() else ""
     lines = [f"# {note}"]
     if given:
         lines += [f"allowed = {allowed_text}"]
     else:
         both = f"expected, allowed = {literals.plain(expected)}, {allowed_text}"
-        apart = [f"expected = {literals.plain(expected)}", f"allowed = {allowed_text}"]
+        apart = [_of_float64(literals.assigned("expected", expected)), f"allowed = {allowed_text}"]
         lines += [both] if len(both) <= literals.WIDTH else apart
     off = "np.float64(got) - np.float64(expected)" if given else "np.float64(got) - expected"
     return [
         *lines,
         f"right = {'(' if skip else ''}abs({off}) <= allowed{')' + skip if skip else ''}",
-        f'message = f"{what}: got {{got}}, expected {{expected}}"',
+        *_message(what, got),
         "assert np.all(right), message",
+    ]
+
+
+def _of_float64(text):
+    return text.replace(", np.float64)", ")")
+
+
+def _message(what, got) -> list[str]:
+    """What is said where it is wrong: everything, or of many numbers the first that is."""
+    if np.size(got) <= literals.WRITTEN:
+        return [f'message = f"{what}: got {{got}}, expected {{expected}}"']
+    return [
+        "at = np.unravel_index(np.argmin(right), np.shape(got))",
+        "there = got[at], np.broadcast_to(expected, np.shape(got))[at], list(map(int, at))",
+        f'message = "{what}: got {{}}, expected {{}} at {{}}".format(*there)',
     ]
 
 

@@ -24,7 +24,7 @@ from .session import CannotTell, Failed, Session
 from .sources import LIBRARIES, Collected
 from .ways import TAKEN, Way
 
-LONGEST = 12_000  # characters of a script that takes along what was compiled
+LONGEST = 12_000  # characters of arguments, or of what was compiled, that a script may hold
 
 
 class Text(NamedTuple):
@@ -134,7 +134,9 @@ def _lines(case, way, call, raw=None) -> tuple[str, str]:
     values = case.values(way) | (raw or {})
     used = "\n".join([way.definitions(call), *way.steps(call)])
     named = {name: value for name, value in values.items() if re.search(rf"\b{name}\b", used)}
-    assigned = "\n".join(f"{name} = {literals.array(value)}" for name, value in named.items())
+    assigned = "\n".join(literals.assigned(name, value) for name, value in named.items())
+    if len(assigned) > LONGEST:
+        raise NotText(f"the arguments take {len(assigned)} characters")
     return assigned, "\n".join(way.steps(call))
 
 
@@ -225,9 +227,9 @@ def _exported(case, way) -> Text:
         constants=made.uses_global_constants,
         module=textwrap.indent(literals.packed(made.mlir_module_serialized), "    ").strip(),
     )
-    if len(text) > LONGEST:
-        raise NotText(f"compiled it takes {len(text)} characters")
-    assigned = "\n".join(f"{name} = {literals.array(value)}" for name, value in raw.items())
+    assigned = "\n".join(literals.assigned(name, value) for name, value in raw.items())
+    if len(text) + len(assigned) > LONGEST:
+        raise NotText(f"compiled it takes {len(text) + len(assigned)} characters")
     steps = f"got = derivative({', '.join(raw)})"
     if "expected" in (after := case.run(way)):
         steps += f"\nexpected = {literals.array(np.asarray(after['expected'], np.float64))}  # where it is right"
