@@ -152,6 +152,19 @@ def test_a_script_alone_ends_with_an_error():
     assert "AssertionError: the cotangent of x: got" in done.stderr
 
 
+def test_a_large_array_is_written_as_what_it_nearly_is():
+    def backward(x, y_bar):
+        return ((2 * x * y_bar).at[777].multiply(1.5 if x.size > 5000 else 1.0),)
+
+    session = failures(by_hand(lambda x: x * x, lambda x: (x * x, x), backward), jnp.linspace(0.1, 1.0, 8000))
+    text = script(session, reduce(session, first(session)))
+    assert len(text) < 2000
+    assert "y_bar[777] = 1.0" in text
+    ((error, said),) = run(text)
+    assert error == "AssertionError"
+    assert said.endswith("at [777]")
+
+
 def test_a_script_can_be_pasted_line_by_line(capsys):
     """Empty lines end a definition there, so there are none inside of one."""
 
