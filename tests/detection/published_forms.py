@@ -181,7 +181,7 @@ def linear_solve_by_conjugate_gradients():
         a = m @ m.T / len(m) + jnp.eye(len(m), dtype=m.dtype)
 
         def solve(matvec, b):
-            return jax.scipy.sparse.linalg.cg(matvec, b, tol=1e-7, maxiter=50)[0]
+            return jax.scipy.sparse.linalg.cg(matvec, b, maxiter=50)[0]
 
         return lax.custom_linear_solve(lambda v: a @ v, b, solve, symmetric=True)
 
