@@ -28,7 +28,7 @@ from .widening import kind
 
 SECONDS = 10.0
 SHORT = (1, 2, 3)  # lengths that are tried first; then a half
-FEW = 32  # numbers, beyond which the shortest lengths are sought one by one
+TOGETHER = (2, 1, 3)  # for all lengths at once: much is no longer wrong where there is one of everything
 
 
 def reduce(session: Session, failed: Failed, seconds: float = SECONDS, way: Way | None = None, outer=None) -> Failed:
@@ -126,11 +126,10 @@ class _Search:
         self.deadline -= (self.deadline - time.monotonic()) / 3  # what is left is for the numbers
         lengths = sorted({n for a in base.trial.primals for n in np.shape(a) if n > 1}, reverse=True)
         given = dict.fromkeys(lengths)
-        for short in SHORT:
+        for short in TOGETHER:
             every = {n: min(n, short) for n in lengths}
-            if self.resized(base, every):
+            if all(given[n] is None or given[n] > every[n] for n in lengths) and self.resized(base, every):
                 given = every
-                break
         for n in lengths:
             short, found = SHORT, True
             while found and not self.over():
