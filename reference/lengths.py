@@ -12,13 +12,15 @@ import numpy as np
 
 from manual_backprop.signature import kind_of
 
-from .interpreter import inner_jaxprs, open_jaxpr
+from .interpreter import inner_jaxprs, names, open_jaxpr
 from .kept import kept
 from .wholes import all_differ, is_permutation, within
 from .widening import kind
 
 OTHERS = (2, 3, 5, 7, 9, 11, 13, 129)  # lengths of the thorough profile
 LONG = 131  # prime, and more than a block of 128 holds
+SHORTER = 37  # prime, and more than a block of 32 holds, where the work grows faster than the length
+GROWING = names("dot_general conv_general_dilated triangular_solve cholesky lu qr eigh svd scan while")
 ELEMENTS = 2**16  # of an array: longer ones are not tried
 TRIES = 40  # of lengths to be told apart
 
@@ -41,19 +43,24 @@ def other_lengths(primals, uses, thorough: bool = False) -> Iterator[tuple[str, 
         yield from _replaced(primals, uses, {length: 0}, f"length 0 for {length}")
 
 
-def longer(primals, uses) -> Iterator[tuple[str, tuple]]:
-    """The greatest length replaced by one that is longer than most blocks."""
+def longer(primals, uses, primitives) -> Iterator[tuple[str, tuple]]:
+    """The greatest length replaced by one that is longer than most blocks.
+
+    primitives  what the function is made of
+    """
     longest = max((n for a in primals for n in np.shape(a)), default=0)
-    if 0 < longest < LONG:
-        for words, made in _replaced(primals, uses, {longest: LONG}, f"length {LONG} for {longest}"):
+    length = SHORTER if GROWING & set(primitives) else LONG
+    if 0 < longest < length:
+        for words, made in _replaced(primals, uses, {longest: length}, f"length {length} for {longest}"):
             if all(np.size(a) <= ELEMENTS for a in made):
                 yield words, made
 
 
-def set_apart(primals, names, uses, takes: Callable) -> tuple[str, tuple] | None:
+def set_apart(primals, called, uses, takes: Callable) -> tuple[str, tuple] | None:
     """Lengths that are equal in the example and need not be, each replaced by one of its own; None if there are none.
 
-    takes  whether the function takes arguments of certain shapes
+    called  the names of the arguments
+    takes   whether the function takes arguments of certain shapes
     """
     shapes, moved = [list(np.shape(a)) for a in primals], []
     known = {n for shape in shapes for n in shape}
@@ -70,7 +77,7 @@ def set_apart(primals, names, uses, takes: Callable) -> tuple[str, tuple] | None
                     changed[i][axis] = other
                 if takes([tuple(shape) for shape in changed]):
                     shapes, spots = changed, [spot for spot in spots if spot not in chosen]
-                    moved += [f"{other} for {length} in {names[i]}" for i, _ in chosen]
+                    moved += [f"{other} for {length} in {called[i]}" for i, _ in chosen]
     if not moved:
         return None
     rng = np.random.default_rng(0)
@@ -78,10 +85,11 @@ def set_apart(primals, names, uses, takes: Callable) -> tuple[str, tuple] | None
     return None if any(a is None for a in made) else (f"length {', '.join(moved)}", tuple(made))
 
 
-def equations(closed) -> int:
-    """How many equations a traced function has, those of inner functions included."""
-    inner = [inner for equation in open_jaxpr(closed)[0].eqns for inner in inner_jaxprs(equation)]
-    return len(open_jaxpr(closed)[0].eqns) + sum(map(equations, inner))
+def primitives(closed) -> list[str]:
+    """The primitives of a traced function, equation by equation, those of inner functions included."""
+    jaxpr, _ = open_jaxpr(closed)
+    inner = [name for equation in jaxpr.eqns for body in inner_jaxprs(equation) for name in primitives(body)]
+    return [equation.primitive.name for equation in jaxpr.eqns] + inner
 
 
 def _replaced(primals, uses, lengths, words):

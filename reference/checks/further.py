@@ -8,7 +8,7 @@ import numpy as np
 
 from ..finding import Finding
 from ..interpreter import settles
-from ..lengths import equations, longer, other_lengths, set_apart
+from ..lengths import longer, other_lengths, primitives, set_apart
 from ..pullback import pull
 from ..session import CannotTell, Session
 from ..subject import Subject
@@ -168,16 +168,17 @@ def _longer(session):
     """Longer than a block, unless the function grows with it as a loop of Python's does."""
     local = session.local(session.subject.example, session.subject.dtype)
 
-    def size(primals):
+    def made_of(primals):
         with local.precision():
-            return equations(jax.make_jaxpr(session.subject)(*_structs(session, map(np.shape, primals))))
+            return primitives(jax.make_jaxpr(session.subject)(*_structs(session, map(np.shape, primals))))
 
-    for words, primals in longer(session.subject.example, session.uses):
-        try:
-            if size(primals) <= 2 * size(session.subject.example):
+    try:
+        known = made_of(session.subject.example)
+        for words, primals in longer(session.subject.example, session.uses, known):
+            if len(made_of(primals)) <= 2 * len(known):
                 yield words, primals
-        except Exception:  # the function does not take them
-            return
+    except Exception:  # the function does not take them
+        return
 
 
 @named
