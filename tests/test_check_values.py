@@ -3,10 +3,10 @@
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from detection.case import by_hand
+from detection.halves import keeping
 
 from manual_backprop.reference import check
-from tests.detection.case import by_hand
-from tests.detection.halves import keeping
 
 X = np.array([0.5, -1.25, 2.0, 0.75], np.float32)
 TABLE = np.arange(1.0, 25.0, dtype=np.float32).reshape(12, 2) ** 0.5
