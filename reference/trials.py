@@ -67,6 +67,7 @@ VALUES = {
     "zeros": _zeros,
     "nothing but zeros": lambda rng, shape, near: np.zeros(shape),
     "equal rows": _equal_rows,
+    "wide": lambda rng, shape, near: rng.normal(size=shape) * 12,  # where approximations for large numbers set in
     "large": lambda rng, shape, near: rng.normal(size=shape) * 64,  # e^x leaves single precision at 89
     "huge": lambda rng, shape, near: rng.normal(size=shape) * 2.0**10,  # and double precision at 710
     "tiny": lambda rng, shape, near: rng.normal(size=shape) * 2.0**-12,
