@@ -50,8 +50,10 @@ def _moved(primals, floats, moves):
         if not floating(a):
             return a
         size = scale(a) or 1.0
+        if np.size(a) > 1 and set(np.unique(a)) == {0, 1}:
+            size, a = 0.0, np.asarray(a)  # of a mask, or of labels, nothing lies beside zero and one
         with np.errstate(invalid="ignore"):
-            return a + next(split).reshape(COPIES, *np.shape(a)) * NEAR * np.maximum(np.abs(a), size)
+            return a + next(split).reshape(COPIES, *np.shape(a)) * NEAR * (np.maximum(np.abs(a), size) if size else 0.0)
 
     return tuple(map(one, primals))
 
