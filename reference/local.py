@@ -68,6 +68,24 @@ class Local:
         with jax.enable_x64(True):
             return jax.make_jaxpr(self.definition)(*self.wide)
 
+    def autodiff_raises(self, kind_of_error: type, said: str) -> bool:
+        """Whether autodiff of the function, derivatives by hand passed over, raises this as well."""
+        try:
+            with self.precision():
+                cotangent = tuple(jnp.zeros(o.shape, o.dtype) for o in self.outputs)
+                jax.eval_shape(
+                    lambda *cast: self._passed_over(cast, cotangent), *self.subject.cast(self.wide, self.dtype)
+                )
+        except Exception as error:  # whatever it is: it is compared
+            return isinstance(error, kind_of_error) and str(error).strip().startswith(said)
+        return False
+
+    def _passed_over(self, cast, cotangent):
+        """Output and cotangents by autodiff in the dtype itself."""
+        traced = jax.make_jaxpr(self.subject.plain if self.subject.truth else self.subject)(*cast)
+        out, bars = pull(_stripped(traced), cast, cotangent)
+        return out, tuple(bar if c else None for bar, c in zip(bars, self.subject.differentiated, strict=True))
+
     @functools.cached_property
     def stops_gradient(self) -> bool:
         """Whether the definition holds something constant on purpose."""
@@ -105,17 +123,8 @@ class Local:
 
     def autodiff(self, primals, cotangent):
         """What autodiff of the definition gives in the dtype itself."""
-        function = self.subject.plain if self.subject.truth else self.subject
         with self.precision(), jax.default_matmul_precision("highest"):
-            cast = self.subject.cast(primals, self.dtype)
-            traced = jax.make_jaxpr(function)(*cast)
-            chosen = self.subject.differentiated
-
-            def run(cast, cotangent):
-                out, bars = pull(_stripped(traced), cast, cotangent)
-                return out, tuple(bar if c else None for bar, c in zip(bars, chosen, strict=True))
-
-            return jax.jit(run)(cast, self.cast_outputs(cotangent))
+            return jax.jit(self._passed_over)(self.subject.cast(primals, self.dtype), self.cast_outputs(cotangent))
 
     @functools.cached_property
     def primal(self):
