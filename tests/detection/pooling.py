@@ -179,7 +179,8 @@ def blur_reflected():
 
     def backward(_, g):
         g = blur_bar(g)
-        return (g[1:-1].at[1].add(g[0]).at[-2].add(g[-1]),)
+        last = g.size - 3
+        return (g[1:-1].at[min(1, last)].add(g[0]).at[max(last - 1, 0)].add(g[-1]),)
 
     return by_hand(blur, keeping(blur), backward)
 
