@@ -174,6 +174,8 @@ def _raised(error, seconds) -> dict:
         said = "out of memory; give smaller example arguments"
     impure = isinstance(error, jax.errors.UnexpectedTracerError)
     form = "structure" if "bwd" in str(error) else "raised"  # what JAX says of cotangents that do not fit
+    if "complexfloating" in str(error):  # a complex argument is put together of two real ones, and its cotangent split
+        said, form = f"a cotangent is real where the argument is complex; return a complex one ({said})", "structure"
     return {"verdict": "raised", "message": said, "fault": "impure" if impure else form}
 
 
