@@ -98,9 +98,13 @@ def _stack(function):
     return compiled(run)
 
 
-@functools.cache
 def _moves(noises: Noises, place: int = 0) -> tuple[jax.Array, jax.Array]:
     """What a result is multiplied by, and what is added to it: one row for each point."""
+    return _kept_moves(noises, place, jax.config.jax_enable_x64)
+
+
+@functools.cache
+def _kept_moves(noises, place, wide):  # wide: where it is switched off, the same numbers have fewer digits
     rows, relative, absolute = (np.asarray(column)[:, None] for column in zip(*noises, strict=True))
     moves = nudges(np.random.default_rng(0), (rows.max() + 1, NOISE_LENGTH))[rows[:, 0]]
     moves = np.roll(moves, place * STRIDE, axis=1)

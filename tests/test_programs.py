@@ -9,6 +9,8 @@ import pytest
 
 from manual_backprop.command import run
 from manual_backprop.reference import programs
+from manual_backprop.reference.pullback import stacked_pullback
+from manual_backprop.rules import RULES
 
 
 def alive():
@@ -83,3 +85,15 @@ def test_a_long_run_drops_everything_compiled_now_and_then(monkeypatch):
         names.extend(line["expression"] for line in step.lines if "expression" in line)
     assert names == [str(run._drawn(run.Plan(architectures=5), i)[0]) for i in range(5)]
     assert kept == [2, 4]
+
+
+def test_noise_has_the_digits_of_where_it_is_used():
+    """Whatever is asked first: what a dtype leaves its range at, without float64, or a neighbourhood, with it."""
+    noises = ((0, 0.0, 0.0), (1, 0.0, 0.0), (1, 2.0**-13, 0.0))  # not those of anything else
+    x = np.full((3, 2), 0.5)
+    for wide in (False, True):
+        with jax.enable_x64(wide):
+            y, (x_bar,) = stacked_pullback(RULES["tanh"], noises)((x,), np.ones((3, 2)))
+    assert y.dtype == x_bar.dtype == np.float64
+    assert (x_bar[0] == x_bar[1]).all()
+    assert (x_bar[0] != x_bar[2]).all()
