@@ -137,11 +137,11 @@ def _raises(session, chosen, seconds) -> list[Finding]:
     """What a derivative raises when it is traced, once for all checks; what has no derivative at all is refused."""
     local = session.local(session.subject.example, session.subject.dtype)
     try:
-        _within(seconds, local.trace_hand)
+        _within(seconds, lambda: local.by_hand)
         return []
     except Exception as error:
-        said = f"{type(error).__name__}: {first_line(error)}"
         if local.autodiff_raises(type(error), first_line(error)):  # so nothing written by hand was asked
+            said = f"{type(error).__name__}: {first_line(error)}"
             message = f"{session.subject}: JAX cannot differentiate the function, and nobody did by hand: {said}"
             advice = "argnums= leaves an argument out; a jax.custom_vjp gives it a derivative."
             raise Unusable(f"{message}. {advice}") from error

@@ -14,7 +14,7 @@ from .diagnosis import Explanation, Failure, diagnose
 from .diagnosis.failure import most, over
 from .diagnosis.source import line, own_lines
 from .finding import Finding
-from .interpreter import inner_jaxprs, open_jaxpr
+from .interpreter import equations
 from .session import Failed
 from .trials import Trial
 from .widening import kind
@@ -162,17 +162,14 @@ def _rounded(session, failed: Failed):
 
 def _narrowings(local):
     """Where a derivative by hand passes to a dtype of fewer digits than its own: the dtype, and the line."""
-    with local.precision(), jax.default_matmul_precision("highest"), own_lines():
-        cast = local.subject.cast(local.wide, local.dtype)
-        traced = jax.make_jaxpr(local.pullback)(cast, local.outputs)
-    found, todo = [], [traced]
-    while todo:
-        for equation in open_jaxpr(todo.pop())[0].eqns:
-            todo += inner_jaxprs(equation)
-            dtype = equation.params.get("new_dtype")
-            if kind(dtype) == "float" and jnp.finfo(dtype).eps > jnp.finfo(local.dtype).eps:
-                at = line(equation)
-                found.append((str(jnp.dtype(dtype)), at and str(at)))
+    with own_lines():
+        traced, _ = local.trace_hand()
+    found = []
+    for equation in equations(traced):
+        dtype = equation.params.get("new_dtype")
+        if kind(dtype) == "float" and jnp.finfo(dtype).eps > jnp.finfo(local.dtype).eps:
+            at = line(equation)
+            found.append((str(jnp.dtype(dtype)), at and str(at)))
     return found
 
 

@@ -87,6 +87,11 @@ class Local:
         return out, tuple(bar if c else None for bar, c in zip(bars, self.subject.differentiated, strict=True))
 
     @functools.cached_property
+    def truth(self):
+        """(output, cotangents) of the definition in float64, compiled for one point, without any allowance."""
+        return compiled(functools.partial(pull, self.definition))
+
+    @functools.cached_property
     def stops_gradient(self) -> bool:
         """Whether the definition holds something constant on purpose."""
         return "stop_gradient" in str(self.equations)
@@ -143,11 +148,21 @@ class Local:
             cast = self.subject.cast(primals, self.dtype)
             return run(tuple(map(jnp.asarray, cast)) if eager else cast, self.cast_outputs(cotangent))
 
+    def trace_hand(self):
+        """(equations, shapes) of the derivative by hand; what JAX or its author have against that is raised."""
+        with self.precision(), jax.default_matmul_precision("highest"):
+            return jax.make_jaxpr(self.pullback, return_shape=True)(
+                self.subject.cast(self.wide, self.dtype), self.outputs
+            )
+
+    @functools.cached_property
+    def by_hand(self):
+        """The same, traced once."""
+        return self.trace_hand()
+
     @functools.cached_property
     def _formula(self):
-        with self.precision(), jax.default_matmul_precision("highest"):
-            avals = self.subject.cast(self.wide, self.dtype), self.outputs
-            traced, shape = jax.make_jaxpr(self.pullback, return_shape=True)(*avals)
+        traced, shape = self.by_hand
         structure, run = jax.tree.structure(shape), widened(traced)
         return compiled(lambda *arguments: structure.unflatten(run(*jax.tree.leaves(arguments))))
 
@@ -155,11 +170,6 @@ class Local:
         """The derivative by hand as it was traced in the dtype, run in float64: its formula, without its rounding."""
         with jax.enable_x64(True), jax.default_matmul_precision("highest"):
             return self._formula(primals, cotangent)
-
-    def trace_hand(self) -> None:
-        """Trace the derivative by hand: whatever JAX or its author have against that is raised."""
-        with self.precision(), jax.default_matmul_precision("highest"):
-            jax.eval_shape(self._jitted, self.subject.cast(self.wide, self.dtype), self.outputs)
 
     def cast_outputs(self, cotangent) -> tuple:
         """A cotangent in the dtypes of the outputs."""

@@ -7,7 +7,6 @@ nothing is measured where what came is right beyond doubt.
 
 import copy
 import dataclasses
-import functools
 import itertools
 import time
 from collections.abc import Callable
@@ -18,8 +17,6 @@ import numpy as np
 
 from .allowance import SLACK, least, scale, unit
 from .kept import keeps, kept
-from .programs import compiled
-from .pullback import pull
 from .replay import Case, shows
 from .session import CannotTell, Failed, Session
 from .trials import Trial
@@ -109,9 +106,7 @@ class _Search:
         at = session.rounded(trial, dtype)
         try:
             with jax.enable_x64(True), jax.default_matmul_precision("highest"):
-                if not hasattr(local, "truth_alone"):
-                    local.truth_alone = compiled(functools.partial(pull, local.definition))
-                truth = local.truth_alone(at.primals, at.cotangent)
+                truth = local.truth(at.primals, at.cotangent)
         except Exception:  # where reverse mode does not apply, the measuring finds another way
             return False
         chosen = [True] * len(truth[0]) + self.session.subject.differentiated

@@ -51,10 +51,9 @@ def _shown_by(session, main: Finding):
         yield session, Failed(main, trial, dtype, answer, measured), None
     failures = [f for f in session.failed if f.finding.leaf == main.leaf]
     yield from ((session, f, None) for f in sorted(failures, key=functools.partial(_plainness, session))[:TRIED])
-    inner = getattr(session, "inner", None)
-    if main.check == "second_order" and inner:
+    if main.check == "second_order" and session.inner:
         first = Case(session, Failed(dataclasses.replace(main, index=None), trial, dtype, answer, measured))
-        yield from ((inner, f, first) for f in inner.failed if f.finding.leaf == main.leaf)
+        yield from ((session.inner, f, first) for f in session.inner.failed if f.finding.leaf == main.leaf)
     elif not failures:
         yield session, Failed(main, trial, dtype, answer, measured), None
 

@@ -54,6 +54,7 @@ class Session:
         self.failed: list[Failed] = []
         self.by_differences = False  # whether autodiff of the definition was found out, and differences decide
         self._asked, self._steady = False, set()
+        self.inner: Session | None = None  # the derivative as a subject of its own, once it was differentiated
         self.outside: list[str] = []  # words of trials where the definition is not finite
         self.tried: set[tuple[str, str]] = set()  # (check, dtype) of all that was judged
         self._locals, self._measured, self._answers = {}, {}, {}
@@ -82,11 +83,8 @@ class Session:
     @functools.cached_property
     def by_hand(self):
         """The equations of the derivative by hand at the example; None where it cannot be traced."""
-        local, cotangent = self.local(self.subject.example, self.subject.dtype), self.example[0].cotangent
         try:
-            with local.precision():
-                cast = self.subject.cast(self.subject.example, local.dtype)
-                return jax.make_jaxpr(local.pullback)(cast, local.cast_outputs(cotangent))
+            return self.local(self.subject.example, self.subject.dtype).by_hand[0]
         except Exception:  # which is said elsewhere
             return None
 

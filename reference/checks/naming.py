@@ -2,7 +2,6 @@
 
 from collections.abc import Callable, Iterator
 
-import jax
 import numpy as np
 
 from ..finding import Finding
@@ -34,21 +33,12 @@ def _sharp(session) -> list[str]:
 
 def _keeps_float64(session) -> bool:
     try:
-        traced = traced_pullback(session, "float64")
-        outputs = session.local(session.example[0].primals, "float64").outputs
-        wide = coarsest(traced) == "float64" and all(o.dtype == np.float64 for o in outputs)
+        local = session.local(session.example[0].primals, "float64")
+        traced, _ = local.by_hand
+        wide = coarsest(traced) == "float64" and all(o.dtype == np.float64 for o in local.outputs)
         return wide and not settles(traced)  # what stops at a tolerance of its own is as exact as that
     except Exception:  # a function of single precision only is none the worse for it
         return False
-
-
-def traced_pullback(session, dtype: str):
-    """The derivative by hand, as it is traced at the example in a dtype."""
-    example = session.example[0]
-    local = session.local(example.primals, dtype)
-    with local.precision():
-        cast = session.subject.cast(example.primals, dtype)
-        return jax.make_jaxpr(local.pullback)(cast, local.cast_outputs(example.cotangent))
 
 
 def first_line(error) -> str:
