@@ -1,6 +1,6 @@
 """Walking through a traced function equation by equation, into loops, branches and calls."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 
 import jax
 import jax.numpy as jnp
@@ -29,6 +29,15 @@ def inner_jaxprs(equation) -> list:
     return [value for value in values if hasattr(getattr(value, "jaxpr", value), "eqns")]
 
 
+def equations(closed) -> Iterator:
+    """Every equation of a traced function, then those of the functions inside, level by level."""
+    todo = [closed]
+    for function in todo:
+        for equation in open_jaxpr(function)[0].eqns:
+            todo += inner_jaxprs(equation)
+            yield equation
+
+
 def called(equation):
     """The function that an equation merely calls, or None: `jit`, a checkpoint, a function with a derivative by hand.
 
@@ -42,15 +51,9 @@ def called(equation):
 
 def settles(closed) -> bool:
     """Whether a traced function has a loop that goes on until some number is small enough."""
-    if closed is None:
-        return False
-    for equation in open_jaxpr(closed)[0].eqns:
-        asked = equation.params["cond_jaxpr"].jaxpr.eqns if equation.primitive.name == "while" else ()
-        if any(jax.dtypes.issubdtype(atom.aval.dtype, np.floating) for inner in asked for atom in inner.invars):
-            return True
-        if any(map(settles, inner_jaxprs(equation))):
-            return True
-    return False
+    loops = [e for e in equations(closed) if e.primitive.name == "while"] if closed is not None else []
+    asked = [inner for loop in loops for inner in loop.params["cond_jaxpr"].jaxpr.eqns]
+    return any(jax.dtypes.issubdtype(atom.aval.dtype, np.floating) for inner in asked for atom in inner.invars)
 
 
 def bind(equation, inputs, **changed) -> list:

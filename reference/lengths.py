@@ -12,7 +12,7 @@ import numpy as np
 
 from manual_backprop.signature import kind_of
 
-from .interpreter import inner_jaxprs, names, open_jaxpr
+from .interpreter import names
 from .kept import kept
 from .wholes import all_differ, is_permutation, within
 from .widening import kind
@@ -83,13 +83,6 @@ def set_apart(primals, called, uses, takes: Callable) -> tuple[str, tuple] | Non
     rng = np.random.default_rng(0)
     made = [_of_shape(rng, a, tuple(shape), {}, use) for a, shape, use in zip(primals, shapes, uses, strict=True)]
     return None if any(a is None for a in made) else (f"length {', '.join(moved)}", tuple(made))
-
-
-def primitives(closed) -> list[str]:
-    """The primitives of a traced function, equation by equation, those of inner functions included."""
-    jaxpr, _ = open_jaxpr(closed)
-    inner = [name for equation in jaxpr.eqns for body in inner_jaxprs(equation) for name in primitives(body)]
-    return [equation.primitive.name for equation in jaxpr.eqns] + inner
 
 
 def _replaced(primals, uses, lengths, words):

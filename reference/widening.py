@@ -8,7 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax import lax
 
-from .interpreter import bind, called, inner_jaxprs, names, open_jaxpr, walk
+from .interpreter import bind, called, equations, inner_jaxprs, names, open_jaxpr, walk
 
 WIDE = {"float": jnp.float64, "complex": jnp.complex128}
 CONTROL = names("scan while cond")
@@ -132,15 +132,9 @@ def _cast(value, aval):
 def coarsest(closed) -> str | None:
     """The float dtype of the fewest digits in which a traced function computes anything."""
     found = set()
-
-    def look(closed):
-        for equation in open_jaxpr(closed)[0].eqns:
-            for function in inner_jaxprs(equation):
-                look(function)
-            for atom in (*equation.invars, *equation.outvars):
-                dtype = getattr(atom.aval, "dtype", None)
-                if dtype is not None and kind(dtype) in WIDE and np.size(getattr(atom, "val", ())) != 1:
-                    found.add(jnp.finfo(dtype).dtype)
-
-    look(closed)
+    for equation in equations(closed):
+        for atom in (*equation.invars, *equation.outvars):
+            dtype = getattr(atom.aval, "dtype", None)
+            if dtype is not None and kind(dtype) in WIDE and np.size(getattr(atom, "val", ())) != 1:
+                found.add(jnp.finfo(dtype).dtype)
     return str(max(found, key=lambda dtype: jnp.finfo(dtype).eps)) if found else None

@@ -7,13 +7,13 @@ import jax
 import numpy as np
 
 from ..finding import Finding
-from ..interpreter import settles
-from ..lengths import longer, other_lengths, primitives, set_apart
+from ..interpreter import equations, settles
+from ..lengths import longer, other_lengths, set_apart
 from ..pullback import pull
 from ..session import CannotTell, Session
 from ..subject import Subject
 from ..widening import kind
-from .naming import dtypes, first_line, named, traced_pullback
+from .naming import dtypes, first_line, named
 
 
 @named
@@ -65,7 +65,7 @@ def precision(session: Session) -> Iterator[Finding]:
     trial, refused = session.example[0], []
     for dtype in others:
         try:
-            if settles(traced_pullback(session, dtype)):
+            if settles(session.local(trial.primals, dtype).by_hand[0]):
                 refused.append(f"{dtype}: a loop that stops when something is small enough may never do so there")
                 continue
             answer = session.answer(trial, dtype)
@@ -170,7 +170,8 @@ def _longer(session):
 
     def made_of(primals):
         with local.precision():
-            return primitives(jax.make_jaxpr(session.subject)(*_structs(session, map(np.shape, primals))))
+            traced = jax.make_jaxpr(session.subject)(*_structs(session, map(np.shape, primals)))
+            return [equation.primitive.name for equation in equations(traced)]
 
     try:
         known = made_of(session.subject.example)
