@@ -25,6 +25,7 @@ import numpy as np
 
 from manual_backprop.signature import kind_of
 
+from .programs import compiled
 from .pullback import nudges, stacked_pullback, to_numpy
 
 SLACK = 16
@@ -53,7 +54,7 @@ def least(dtype: str) -> float:
 def _least(dtypes: tuple[str, ...]) -> list[float]:
     infos = [jnp.finfo(dtype) for dtype in dtypes]
     with jax.enable_x64(True):
-        halve = jax.jit(lambda numbers: [x * 0.5 for x in numbers])  # one program for all
+        halve = compiled(lambda numbers: [x * 0.5 for x in numbers])  # one program for all
         halves = jax.device_get(halve([np.asarray(info.tiny, info.dtype) for info in infos]))
     return [float(i.smallest_subnormal if half != 0 else i.tiny) for i, half in zip(infos, halves, strict=True)]
 

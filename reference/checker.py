@@ -65,9 +65,8 @@ def check(
     without = PROFILES[profile].without if checks is None else ()
     chosen = [name for name in _chosen(checks) if name not in without]
     subject = Subject(function, args, argnums, truth, name)
-    _callable_at_all(subject, seconds)
     session = Session(subject, PROFILES[profile], seed)
-    _traceable(session)
+    _must_run(session, seconds)
     findings: list[Finding] = _raises(session, chosen, seconds)
     chosen = () if findings else chosen
     first = [name for name in chosen if name in FIRST]
@@ -110,27 +109,35 @@ def _chosen(checks):
     return chosen
 
 
-def _callable_at_all(subject, seconds):
+def _must_run(session, seconds):
+    """Refuse a function that cannot be called, traced or compiled, takes for ever, or is never twice the same."""
+    subject = session.subject
     try:
-        first, again = (_within(seconds, lambda: subject.function(*subject.arrays())) for _ in range(2))
+        local = _within(seconds, lambda: session.local(subject.example, subject.dtype))
+        same = _within(seconds, lambda: local.traces_alike() and local.repeats())
+    except Unusable:
+        raise
+    except concurrent.futures.TimeoutError:
+        raise Unusable(f"{subject}: the function itself takes longer than {seconds:g} seconds") from None
+    except Exception as error:
+        _called(subject, seconds)
+        message = f"{subject}: jax.jit cannot trace the function: {type(error).__name__}: {first_line(error)}"
+        raise Unusable(f"{message} Static arguments of a custom_vjp belong in nondiff_argnums.") from error
+    if not same:  # which may be in the words of JAX alone
+        pairs = zip(*(real_outputs(_called(subject, seconds)) for _ in range(2)), strict=True)
+        if not all(np.array_equal(np.asarray(a), np.asarray(b), equal_nan=True) for a, b in pairs):
+            raise Unusable(f"{subject}: the function is not deterministic: two calls with the same arguments differ")
+
+
+def _called(subject, seconds):
+    """What the function gives when it is called without jit."""
+    try:
+        return _within(seconds, lambda: subject.function(*subject.arrays()))
     except concurrent.futures.TimeoutError:
         raise Unusable(f"{subject}: the function itself takes longer than {seconds:g} seconds") from None
     except Exception as error:
         message = f"{subject}: the function rejects its example arguments: {type(error).__name__}: {error}"
         raise Unusable(message) from error
-    pairs = zip(real_outputs(first), real_outputs(again), strict=True)
-    if not all(np.array_equal(np.asarray(a), np.asarray(b), equal_nan=True) for a, b in pairs):
-        raise Unusable(f"{subject}: the function is not deterministic: two calls with the same arguments differ")
-
-
-def _traceable(session):
-    try:
-        session.local(session.subject.example, session.subject.dtype)
-    except Unusable:
-        raise
-    except Exception as error:
-        message = f"{session.subject}: jax.jit cannot trace the function: {type(error).__name__}: {first_line(error)}"
-        raise Unusable(f"{message} Static arguments of a custom_vjp belong in nondiff_argnums.") from error
 
 
 def _raises(session, chosen, seconds) -> list[Finding]:

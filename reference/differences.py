@@ -54,7 +54,7 @@ def _ladder(view, at):
 
     `at(flat, line, step)` is the point that lies `step` along a line.
     """
-    measure = compiled(rounded(view.trace(view)))
+    measure = rounded(view.trace(view))
 
     @compiled
     def climb(flat, others, bars, sigmas, lines, steps):

@@ -12,7 +12,7 @@ import numpy as np
 
 from manual_backprop.signature import kind_of
 
-from .interpreter import open_jaxpr, walk
+from .interpreter import equations, open_jaxpr, walk
 from .precision import compiled
 from .pullback import program, pull
 from .subject import Subject, Unusable
@@ -134,11 +134,29 @@ class Local:
     @functools.cached_property
     def primal(self):
         """The function itself, compiled in the dtype: no derivative is asked of it."""
-        return jax.jit(self.subject)
+        return compiled(self.subject)
+
+    def traces_alike(self) -> bool:
+        """Whether the function is the same equations with the same constants whenever it is traced."""
+        cast = self.subject.cast(self.wide, self.dtype)
+        with self.precision():
+            first, again = (jax.make_jaxpr(lambda *cast: self.subject(*cast))(*cast) for _ in range(2))  # none kept
+        pairs = zip(first.consts, again.consts, strict=False)
+        return str(first) == str(again) and all(a is b or _equal(a, b) for a, b in pairs)
+
+    def repeats(self) -> bool:
+        """Run the function; whether it gives the same again, which is asked where it calls back into Python."""
+        cast = self.subject.cast(self.wide, self.dtype)
+        with self.precision():
+            first = jax.block_until_ready(self.primal(*cast))
+            if not any("callback" in equation.primitive.name for equation in equations(self.equations)):
+                return True
+            return all(map(_equal, first, self.primal(*cast)))
 
     @functools.cached_property
     def _jitted(self):
-        own = self.dtype == self.subject.dtype and [np.shape(a) for a in self.wide] == self.subject.shapes
+        given = self.subject.definition is None and self.dtype == self.subject.dtype
+        own = given and [np.shape(a) for a in self.wide] == self.subject.shapes
         return (jax.jit if own else compiled)(self.pullback)  # as its users run it, and elsewhere compiled quickly
 
     def hand(self, primals, cotangent, eager: bool = False):
@@ -184,6 +202,11 @@ class Steady:
 
     def __init__(self, definition: Callable):
         self.definition, self.pullback_program = definition, program(definition)
+
+
+def _equal(a, b) -> bool:
+    a, b = (jax.random.key_data(each) if kind_of(each) == "key" else each for each in (a, b))
+    return np.array_equal(a, b, equal_nan=np.issubdtype(np.asarray(a).dtype, np.inexact))
 
 
 def _coarsest(traced, dtype):

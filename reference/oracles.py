@@ -18,7 +18,7 @@ from manual_backprop.signature import kind_of
 from .differences import COORDINATES, adjoint_differences, domains_of, richardson
 from .estimates import Abstains, Estimate, Identity, oracle
 from .interpreter import FOLDS, inner_jaxprs, names, open_jaxpr
-from .precision import compiled, rounded
+from .precision import rounded
 
 JACOBIAN_ENTRIES = 2**20  # above: outputs times inputs is more than a contraction is worth
 IMAGINARY_STEP = 2.0**-330  # its square vanishes beside any primal, and it is itself far above underflow
@@ -30,7 +30,7 @@ BATCH_ELEMENTS = 2**20  # elements of perturbed primals held at a time
 
 def _autodiff(view, function):
     """Compile function(floats, others, cotangents) -> one cotangent per float leaf, with its rounding."""
-    program = compiled(rounded(view.trace(function, view.output_avals())))
+    program = rounded(view.trace(function, view.output_avals()))
 
     def compute(floats, others, cotangents, domains=None):
         values, errors = program(floats, others, cotangents)
@@ -156,7 +156,7 @@ def complex_step(view):
             slopes, on_axis = jax.lax.map(slope, indices, batch_size=batch)
         return [*view.cut(slopes[1:]), *(a[0] for a in on_axis)]
 
-    program = compiled(rounded(view.trace(function, view.output_avals())))
+    program = rounded(view.trace(function, view.output_avals()))
 
     def compute(floats, others, cotangents, domains=None):
         values, errors = program(floats, others, cotangents)
@@ -181,7 +181,7 @@ def adjoint(view):
         ys_dot = jax.jvp(lambda floats: view(floats, others), (floats,), (tangents,))[1]
         return [sum((jnp.sum(bar * y_dot) for bar, y_dot in zip(bars, ys_dot, strict=True)), jnp.zeros(()))]
 
-    program = compiled(rounded(view.trace(function, view.output_avals(), view.float_avals())))
+    program = rounded(view.trace(function, view.output_avals(), view.float_avals()))
 
     def compute(floats, others, cotangents, *, primals_bar, directions=4, seed=0, domains=None):
         pairs = []

@@ -115,7 +115,10 @@ class Session:
         """The truth at a trial and what rounding may do to it."""
         key = id(trial), dtype
         if key not in self._measured:
-            self._measured[key] = trial, self.measure(self.rounded(trial, dtype), dtype)
+            try:
+                self._measured[key] = trial, self.measure(self.rounded(trial, dtype), dtype)
+            except jax.errors.JaxRuntimeError as error:  # which says nothing of the derivative
+                raise CannotTell(f"the definition does not run in float64: {str(error).splitlines()[0]}") from error
         return self._measured[key][1]
 
     def leaves_domain(self, trial: Trial) -> bool:

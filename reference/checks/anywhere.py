@@ -9,6 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from ..finding import Finding
+from ..programs import compiled
 from ..session import CannotTell, Session
 from ..trials import other_values
 from .naming import named
@@ -117,7 +118,7 @@ def vmap(session: Session) -> Iterator[Finding]:
         for trials in mixed
     ]
     with local.precision(), jax.default_matmul_precision("highest"):
-        results = jax.jit(everything)(stacked, cts)
+        results = compiled(everything)(stacked, cts)
     for way, trials, (out, bars) in zip(ways, mixed, results, strict=True):
         over = "all arguments" if len(way) == len(floats) else session.subject.names[way[0]]
         for k, trial in enumerate(trials):
@@ -149,7 +150,7 @@ def nested(session: Session) -> Iterator[Finding]:
         "checkpoint": lambda p: jax.checkpoint(lambda *q: session.subject(*q))(*p),
     }
     with local.precision(), jax.default_matmul_precision("highest"):
-        results = jax.jit(lambda p, c: {name: inside(way, p, c) for name, way in ways.items()})(cast, cotangent)
+        results = compiled(lambda p, c: {name: inside(way, p, c) for name, way in ways.items()})(cast, cotangent)
     for name, answer in results.items():
         yield from _transformed(session, "nested", trial, dtype, answer, f"wrong inside {name} alone")
 

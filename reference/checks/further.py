@@ -1,6 +1,7 @@
 """Beyond the example: second order, other dtypes, other lengths, what is kept in between."""
 
 import dataclasses
+import math
 from collections.abc import Iterator
 
 import jax
@@ -186,11 +187,10 @@ def _longer(session):
 def residuals(session: Session) -> Iterator[Finding]:
     """The bytes that the forward pass keeps for the backward pass, beside those that autodiff keeps."""
     trial, dtype = session.example[0], session.subject.dtype
-    local = session.local(trial.primals, dtype)
+    local, cast = session.local(trial.primals, dtype), session.subject.cast(trial.primals, dtype)
     with local.precision():
-        cast = session.subject.cast(trial.primals, dtype)
-        kept = local.forward_pass(trial.primals).kept
-        total = sum(int(np.prod(a.shape)) * a.dtype.itemsize for a in kept if hasattr(a.dtype, "itemsize"))
-        given = sum(a.nbytes for a in cast if hasattr(a, "nbytes"))
+        kept = jax.eval_shape(lambda *primals: session.subject.vjp(session.subject, primals)[1].kept, *cast)
+    total = sum(math.prod(a.shape) * a.dtype.itemsize for a in kept if hasattr(a.dtype, "itemsize"))
+    given = sum(a.nbytes for a in cast if hasattr(a, "nbytes"))
     message = f"{total} bytes are kept; the arguments have {given}"
     yield Finding(str(session.subject), "residuals", "", dtype, "right", message=message, example=trial.words)

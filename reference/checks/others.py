@@ -135,7 +135,7 @@ def taylor(session: Session) -> Iterator[Finding]:
 
     with jax.enable_x64(True):
         program = compiled(moved)
-        along = np.asarray([float(program(h)) for h in (0.0, *steps)])
+        along = np.asarray([float(program(h)) for h in np.append(0.0, steps)])
     slope = sum(float(np.vdot(np.asarray(bars[i], np.float64), v[i])) for i in floats)
     left = np.abs(along[1:] - along[0] - steps * slope)
     floor = 64 * np.finfo(np.float64).eps * max(np.max(np.abs(along)), 1e-300) + steps * unit(local.unit) * SLACK * sum(
