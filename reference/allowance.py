@@ -129,7 +129,9 @@ def _spread(stack):
 
 def scale(leaf: np.ndarray) -> float:
     """The largest finite magnitude of a leaf."""
-    return float(np.max(np.abs(leaf), where=np.isfinite(leaf), initial=0))
+    sizes = np.abs(leaf)
+    largest = np.max(sizes, initial=0)
+    return float(largest if np.isfinite(largest) else np.max(sizes, where=np.isfinite(sizes), initial=0))
 
 
 def round_to(tree, dtype: str):

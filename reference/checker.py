@@ -14,11 +14,11 @@ from .blame import blamed
 from .checks import CHECKS
 from .checks.naming import first_line
 from .explaining import explained, severity
-from .finding import Finding
+from .finding import CannotTell, Finding
 from .profiles import PROFILES
 from .reproducing import reproduced
 from .result import Result
-from .session import CannotTell, Session
+from .session import Session
 from .subject import Subject, Unusable, real_outputs
 
 SECONDS = 60.0  # for one check, before it is given up

@@ -22,6 +22,7 @@ from .estimates import Estimate, oracle
 from .precision import compiled, rounded
 
 COORDINATES = 2048  # perturbed one by one; beyond, a random choice of as many
+ELEMENTS = 2**28  # of perturbed primals in all: where arrays are long, fewer coordinates are chosen
 BATCH_ELEMENTS = 2**20  # elements of perturbed primals held at a time
 STEPS = 9  # steps of the ladder, each RATIO times smaller than the one before
 RATIO = 4.0
@@ -171,6 +172,7 @@ def richardson(view):
         scale = np.maximum(np.abs(flat), view.flat(view.scales(floats)))
         lowest, highest = view.bounds(domains)
         lines = np.arange(flat.size)
+        coordinates = min(coordinates, max(1, ELEMENTS // (2 * STEPS * max(1, flat.size))))
         if flat.size > coordinates:
             lines = np.sort(np.random.default_rng(seed).choice(flat.size, coordinates, replace=False))
         estimates = [(np.full(flat.size, np.nan), np.full(flat.size, np.inf)) for _ in range(3)]

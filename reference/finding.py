@@ -59,3 +59,7 @@ class Finding:
 
     def _distance(self):
         return f"{self.relative:.3g} relative, {self.ulps:.3g} ulps, {self.ratio:.3g} times what rounding allows"
+
+
+class CannotTell(Exception):  # noqa: N818 - not an error: the check has no opinion
+    """A check that does not apply says why."""

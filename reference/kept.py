@@ -130,6 +130,12 @@ def _shares(a, x, axis=-1):
     return e / e.sum(axis=axis, keepdims=True)
 
 
+def is_mask(a) -> bool:
+    """Whether an array is made of zeros and ones, and has some of both."""
+    ones, size = np.count_nonzero(np.equal(a, 1)), np.size(a)
+    return 0 < ones < size and ones + np.count_nonzero(np.equal(a, 0)) == size
+
+
 def _log_shares(x):
     x = np.clip(x, -1e4, 1e4)
     x = x - np.max(x, axis=-1, keepdims=True)
@@ -141,9 +147,7 @@ ALONE = (
     Property("the identity", _identity, lambda a, x: np.broadcast_to(np.eye(x.shape[-1]), x.shape).copy()),
     # A mask or padding that masks nothing, or a bias or state at its start, of which zeros and ones say as much.
     Property("zeros", lambda a: a.ndim and not np.any(a), lambda a, x: (x > 0).astype(float)),
-    Property(
-        "zeros and ones", lambda a: a.size > 1 and set(np.unique(a)) == {0, 1}, lambda a, x: (x > 0).astype(float)
-    ),
+    Property("zeros and ones", is_mask, lambda a, x: (x > 0).astype(float)),
     Property("signs", lambda a: a.size > 1 and set(np.unique(a)) == {-1, 1}, lambda a, x: np.copysign(1.0, x)),
     Property("symmetric, positive definite", _definite, _as_definite),
     Property("orthogonal", _orthogonal, _as_orthogonal),

@@ -10,6 +10,7 @@ import jax
 import numpy as np
 
 from .allowance import COPIES, PAIRS, SLACK, least, scale, unit
+from .kept import is_mask
 
 NEAR = 2.0**-26  # of a coordinate: how far the neighbours are
 CLOSER = 2.0**-8  # of that: how far the nearer half of them is
@@ -50,7 +51,7 @@ def _moved(primals, floats, moves):
         if not floating(a):
             return a
         size = scale(a) or 1.0
-        if np.size(a) > 1 and set(np.unique(a)) == {0, 1}:
+        if is_mask(a):
             size, a = 0.0, np.asarray(a)  # of a mask, or of labels, nothing lies beside zero and one
         with np.errstate(invalid="ignore"):
             return a + next(split).reshape(COPIES, *np.shape(a)) * NEAR * (np.maximum(np.abs(a), size) if size else 0.0)

@@ -13,6 +13,7 @@ import numpy as np
 from manual_backprop.signature import kind_of
 
 from .interpreter import equations, open_jaxpr, walk
+from .oracles import ORACLES
 from .precision import compiled
 from .pullback import program, pull
 from .subject import Subject, Unusable
@@ -29,6 +30,7 @@ class Local:
     def __init__(self, subject: Subject, primals, dtype: str):
         self.subject, self.dtype = subject, dtype
         self.steady: Steady | None = None
+        self._oracles: dict[str, Callable] = {}
         self.reverse, self.why = None, ""  # whether autodiff in reverse applies to the definition, once it was tried
         cast = subject.cast(primals, dtype)
         self.wide = subject.real_cast(primals, dtype)
@@ -87,6 +89,15 @@ class Local:
         return out, tuple(bar if c else None for bar, c in zip(bars, self.subject.differentiated, strict=True))
 
     @functools.cached_property
+    def value(self):
+        """The outputs of the definition in float64, compiled."""
+        return compiled(self.definition)
+
+    def oracle(self, name: str) -> Callable:
+        """An oracle of `oracles.ORACLES` for the definition, with what it compiled."""
+        return self._oracles.setdefault(name, ORACLES[name].__wrapped__(self.definition))
+
+    @functools.cached_property
     def truth(self):
         """(output, cotangents) of the definition in float64, compiled for one point, without any allowance."""
         return compiled(functools.partial(pull, self.definition))
@@ -135,6 +146,15 @@ class Local:
     def primal(self):
         """The function itself, compiled in the dtype: no derivative is asked of it."""
         return compiled(self.subject)
+
+    @functools.cached_property
+    def _undifferentiated(self):
+        return compiled(self.subject.plain) if self.subject.truth else self.primal
+
+    def plainly(self, primals):
+        """The outputs of the definition as it was written, in the dtype."""
+        with self.precision(), jax.default_matmul_precision("highest"):
+            return self._undifferentiated(*self.subject.cast(primals, self.dtype))
 
     def traces_alike(self) -> bool:
         """Whether the function is the same equations with the same constants whenever it is traced."""

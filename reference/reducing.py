@@ -16,9 +16,10 @@ import jax.numpy as jnp
 import numpy as np
 
 from .allowance import SLACK, least, scale, unit
+from .finding import CannotTell
 from .kept import keeps, kept
 from .replay import Case, shows
-from .session import CannotTell, Failed, Session
+from .session import Failed, Session
 from .trials import Trial
 from .ways import Way
 from .widening import kind

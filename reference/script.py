@@ -18,9 +18,10 @@ import numpy as np
 from jax import export
 
 from . import literals, sources
+from .finding import CannotTell
 from .literals import NotText
 from .replay import Case, shows
-from .session import CannotTell, Failed, Session
+from .session import Failed, Session
 from .sources import LIBRARIES, Collected
 from .ways import TAKEN, Way
 

@@ -12,17 +12,16 @@ from collections.abc import Iterator
 import jax
 import numpy as np
 
-from . import oracles
-from .allowance import COPIES, PAIRS, SLACK, Yardstick, copies, least, scale, unit, yardsticks
+from .allowance import COPIES, SLACK, Yardstick, scale, unit, yardsticks
 from .differences import COORDINATES
 from .discrepancy import discrepancy, tells
 from .estimates import Abstains
 from .excuses import excuse
-from .finding import Finding
+from .finding import CannotTell, Finding
 from .interpreter import settles
 from .kinks import at_odds, between, floating, focus, neighbours
 from .local import Local
-from .precision import compiled
+from .measuring import measure
 from .profiles import Profile
 from .pullback import pull, stacked_pullback, to_numpy
 from .subject import Subject
@@ -57,7 +56,8 @@ class Session:
         self.inner: Session | None = None  # the derivative as a subject of its own, once it was differentiated
         self.outside: list[str] = []  # words of trials where the definition is not finite
         self.tried: set[tuple[str, str]] = set()  # (check, dtype) of all that was judged
-        self._locals, self._measured, self._answers = {}, {}, {}
+        self._locals, self._measured, self._answers, self._around = {}, {}, {}, {}
+        self._smooth = set()
 
     # --- what is compared --------------------------------------------------------------------------------------------
 
@@ -131,7 +131,8 @@ class Session:
         A function that is given in another dtype runs in float64 to show what rounding hides; series, steps and
         constants that were cut where that dtype ends are not held against it.
         """
-        found, own = self._measure(trial, dtype), self.subject.dtype
+        found = measure(self.local(trial.primals, dtype), trial, dtype, self.by_differences)
+        own = self.subject.dtype
         if dtype != "float64" or own == dtype:
             return found
         cut = SLACK * unit(own)
@@ -139,64 +140,14 @@ class Session:
         eased = tuple(None if truth is None else allowance + cut * np.abs(truth) for truth, allowance in bars)
         return Yardstick(found.truth, (found.allowance[0], eased))
 
-    def _measure(self, trial, dtype):
-        local = self.local(trial.primals, dtype)
-        if self.by_differences:
-            local.reverse, local.why = False, "differences contradict autodiff of the definition"
-        if local.reverse is None:
-            try:
-                yardstick = yardsticks(local, trial.primals, trial.cotangent, (local.unit,), given=dtype)[local.unit]
-                local.reverse = True
-                return yardstick
-            except (ValueError, NotImplementedError, TypeError, AssertionError) as error:
-                local.reverse = False
-                local.why = str(error).split("\n")[0]
-        if local.reverse:
-            return yardsticks(local, trial.primals, trial.cotangent, (local.unit,), given=dtype)[local.unit]
-        return self._without_reverse(local, trial, dtype)
-
-    def _without_reverse(self, local, trial, dtype):
-        """Where reverse mode does not apply: forward mode, or differences, at the point and its nudges."""
-        u, floor = unit(local.unit), least(local.unit)
-        for name in ("richardson",) if self.by_differences else ("jacfwd", "richardson"):
-            oracle = oracles.ORACLES[name].__wrapped__(local.definition)  # not kept beyond this session
-            try:
-                at = copies((trial.primals, trial.cotangent), local.unit, dtype)
-                rows = [jax.tree.map(lambda a, i=i: a[i] if floating(a) else a, at) for i in range(COPIES)]
-                estimates = [oracle(*row) for row in rows[: 1 + 2 * (name == "jacfwd") * PAIRS]]
-            except Abstains as reason:
-                local.why = reason.reason
-                continue
-            with jax.enable_x64(True):
-                value = compiled(local.definition)
-                outs = [tuple(np.asarray(o, np.float64) for o in value(*row[0])) for row in rows]
-            out, bars = outs[0], estimates[0].value
-
-            # Differences of a number that does not move are as exact as those of numbers that do.
-            least_size = max((scale(bar) for bar in bars if bar is not None), default=0.0) * self.by_differences
-
-            def allowed(bar, error, size, *others):
-                if bar is None:
-                    return None
-                moved = [np.abs(other - bar) for other in others]
-                rounding = SLACK * (error + u * max(scale(bar), size) + floor)
-                return np.max([np.zeros_like(bar), *moved], axis=0) + rounding
-
-            allowances = tuple(
-                allowed(bar, error, least_size, *(e.value[i] for e in estimates[1:]))
-                for i, (bar, error) in enumerate(zip(bars, estimates[0].error, strict=True))
-            )
-            size = u * max([scale(a) for a in (*trial.primals, *out) if floating(a)], default=0.0)
-            reach = tuple(
-                np.max([np.abs(o - out[i]) for o in others], axis=0) + SLACK * (size + floor)
-                for i, others in enumerate(zip(*outs, strict=True))
-            )
-            return Yardstick((out, bars), (reach, allowances))
-        raise CannotTell(f"no truth: {local.why}; give truth=, a plain implementation of the same function")
-
     def neighbourhood(self, trial: Trial, dtype: str, chosen=()):
-        """The cotangents at points close by, stacked along a new first axis: see `neighbours`."""
-        trial = self.rounded(trial, dtype)
+        """The cotangents at points close by, stacked along a new first axis: see `neighbours`.  The last is kept."""
+        key = id(trial), dtype, tuple(chosen)
+        if key not in self._around:
+            self._around = {key: (trial, self._look_around(self.rounded(trial, dtype), dtype, chosen))}
+        return self._around[key][1]
+
+    def _look_around(self, trial, dtype, chosen):
         local = self.local(trial.primals, dtype)
         if not local.reverse:
             return None
@@ -239,7 +190,7 @@ class Session:
         if sum(a.size for a in at.primals if floating(a)) > COORDINATES:
             return False
         try:
-            estimate = oracles.ORACLES["richardson"].__wrapped__(local.definition)(at.primals, at.cotangent)
+            estimate = local.oracle("richardson")(at.primals, at.cotangent)
         except (Abstains, TypeError, ValueError, NotImplementedError):
             return False
         free = estimate.value
@@ -320,8 +271,7 @@ class Session:
                 yield make(**UNTOLD)
                 continue
             if not is_output:
-                around = self.neighbourhood(trial, dtype, focus(trial.primals, place, value, truth))
-                verdict = around and between(value, truth, allowance, around[place], trial.primals[place], local.unit)
+                around, verdict = self._beside(trial, dtype, place, value, fits)
                 if verdict and verdict[0] == "right":
                     yield make("right", **(vars(apart) if fits else {}), message=None if fits else verdict[1])
                     by_convention = by_convention if fits else around
@@ -350,6 +300,26 @@ class Session:
                 odd = str(self.subject), check, self.subject.names[place], dtype, "wrong"
                 yield note(Finding(*odd, ratio=np.inf, message=message, fault="kink", example=trial.words))
 
+    def _beside(self, trial, dtype, place, value, fits):
+        """The cotangents around a point, and the verdict on one of them by these; None where nothing kinks.
+
+        Where one fits, no number is moved for its own sake first; what is smooth under one cotangent is so for all.
+        """
+        yardstick, primal = self.measured(trial, dtype), trial.primals[place]
+        truth, allowance = yardstick.truth[1][place], yardstick.allowance[1][place]
+        here = place, dtype, *(hash(a.tobytes()) for a in trial.primals if floating(a))
+        if fits and here in self._smooth:
+            return None, None
+        for moved in ((), focus(trial.primals, place, value, truth))[0 if fits else 1 :]:
+            around = self.neighbourhood(trial, dtype, moved)
+            unit_of = self.local(trial.primals, dtype).unit
+            verdict = around and between(value, truth, allowance, around[place], primal, unit_of)
+            if not verdict or verdict[0] == "right":
+                break
+        if fits and not verdict:
+            self._smooth.add(here)
+        return around, verdict
+
     def _like(self, i, trial, dtype):
         return self.subject.cast(trial.primals, dtype)[i]
 
@@ -370,10 +340,6 @@ class Session:
             if (apart and apart.ratio > 1 and believed) or not np.isfinite(np.asarray(value, np.float64)).all():
                 return True
         return False
-
-
-class CannotTell(Exception):  # noqa: N818 - not an error: the check has no opinion
-    """A check that does not apply says why."""
 
 
 def malformed(bar, like) -> str | None:

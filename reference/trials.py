@@ -12,7 +12,7 @@ import numpy as np
 
 from manual_backprop.signature import kind_of
 
-from .kept import free, kept
+from .kept import free, is_mask, kept
 from .wholes import Use, other_integers, other_mask
 from .widening import kind
 
@@ -119,13 +119,13 @@ def other_values(
 def with_its_own_integers(primals, example) -> tuple:
     """The primals, with the integers and masks of the example, among them masks that mask nothing."""
     return tuple(
-        b if kind(a.dtype) != "float" or _is_mask(b) or (np.size(b) > 1 and not np.any(b)) else a
+        b if kind(a.dtype) != "float" or is_mask(b) or (np.size(b) > 1 and not np.any(b)) else a
         for a, b in zip(primals, example, strict=True)
     )
 
 
 def _other(rng, a, chosen, words, near):
-    if _is_mask(a) and kept(a)[0] != "the identity":
+    if is_mask(a) and kept(a)[0] != "the identity":
         return other_mask(rng, a, words).astype(np.float64)
     if not chosen:
         return a
@@ -156,7 +156,3 @@ def _below(a, b):
     if np.shape(a) != np.shape(b) or (np.ndim(a) > 0 and (np.size(a) < 3 or not (free(a) and free(b)))):
         return False
     return bool(np.max(a) < np.min(b) or (np.size(a) > 4 and np.all(a < b)))
-
-
-def _is_mask(a):
-    return np.size(a) > 1 and set(np.unique(a)) == {0, 1}

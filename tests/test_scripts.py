@@ -14,10 +14,11 @@ import pytest
 
 from manual_backprop.reference import literals
 from manual_backprop.reference.checks import CHECKS
+from manual_backprop.reference.finding import CannotTell
 from manual_backprop.reference.profiles import PROFILES
 from manual_backprop.reference.reducing import reduce
 from manual_backprop.reference.script import script
-from manual_backprop.reference.session import CannotTell, Session
+from manual_backprop.reference.session import Session
 from manual_backprop.reference.subject import Subject
 
 

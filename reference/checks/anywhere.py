@@ -8,9 +8,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from ..finding import Finding
+from ..finding import CannotTell, Finding
 from ..programs import compiled
-from ..session import CannotTell, Session
+from ..session import Session
 from ..trials import other_values
 from .naming import named
 

@@ -7,13 +7,13 @@ from collections.abc import Iterator
 import jax
 import numpy as np
 
-from ..finding import Finding
+from ..finding import CannotTell, Finding
 from ..interpreter import equations, settles
 from ..lengths import longer, other_lengths, set_apart
 from ..pullback import pull
-from ..session import CannotTell, Session
+from ..session import Session
 from ..subject import Subject
-from ..widening import kind
+from ..widening import kind, unstopped
 from .naming import dtypes, first_line, named
 
 
@@ -24,6 +24,8 @@ def second_order(session: Session) -> Iterator[Finding]:
     local = session.local(trial.primals, dtype)
     if session.measured(trial, dtype) and not local.reverse:
         raise CannotTell(f"autodiff of the definition does not apply: {local.why}")
+    if local.stops_gradient and _means_it(session, trial, dtype):
+        raise CannotTell("the definition stops a gradient on purpose: what that is, differentiated again, is not told")
     chosen, names = session.subject.differentiated, session.subject.names
     count = len(trial.primals)
 
@@ -55,6 +57,15 @@ def second_order(session: Session) -> Iterator[Finding]:
         yield dataclasses.replace(
             finding, subject=str(session.subject), **(wrong if finding.verdict == "wrong" else {})
         )
+
+
+def _means_it(session, trial, dtype) -> bool:
+    """Whether the cotangents would be others if no gradient were stopped."""
+    at, yardstick = session.rounded(trial, dtype), session.measured(trial, dtype)
+    with jax.enable_x64(True):
+        through = pull(unstopped(session.local(trial.primals, dtype).equations), at.primals, at.cotangent)[1]
+    leaves = zip(through, yardstick.truth[1], yardstick.allowance[1], strict=True)
+    return any(truth is not None and np.any(np.abs(bar - truth) > allowed) for bar, truth, allowed in leaves)
 
 
 @named

@@ -7,8 +7,8 @@ import numpy as np
 
 from ..allowance import SLACK, least
 from ..discrepancy import discrepancy
-from ..finding import Finding
-from ..session import CannotTell, Session, malformed
+from ..finding import CannotTell, Finding
+from ..session import Session, malformed
 from ..widening import kind
 from .naming import dtypes, named
 

@@ -10,10 +10,10 @@ import numpy as np
 from ..allowance import SLACK, unit
 from ..discrepancy import discrepancy
 from ..estimates import Abstains
-from ..finding import Finding
-from ..oracles import ORACLES, adjoint, adjoint_differences
+from ..finding import CannotTell, Finding
+from ..oracles import adjoint, adjoint_differences
 from ..precision import compiled
-from ..session import CannotTell, Session
+from ..session import Session
 from ..widening import kind
 from .naming import dtypes, first_line, named
 
@@ -28,7 +28,7 @@ def _against(session, check, name):
     if name == "jacfwd" and session.by_differences:
         raise CannotTell(f"{local.why}: forward mode, too")
     try:
-        estimate = ORACLES[name].__wrapped__(local.definition)(at.primals, at.cotangent)
+        estimate = local.oracle(name)(at.primals, at.cotangent)
     except Abstains as reason:
         raise CannotTell(reason.reason) from None
     except (TypeError, ValueError, NotImplementedError) as error:

@@ -1,0 +1,89 @@
+"""The truth of a subject at a point, and what rounding may do to it, by the road that applies there.
+
+Reverse mode measures both at once (see `allowance`).  Where it does not apply, the truth is found in forward mode or by
+differences, at the point and at its nudges; what rounding does inside of the function is then told by its output.
+"""
+
+import jax
+import numpy as np
+
+from .allowance import COPIES, PAIRS, SLACK, Yardstick, copies, least, scale, unit, yardsticks
+from .estimates import Abstains
+from .finding import CannotTell
+from .kinks import floating
+from .local import Local
+from .trials import Trial
+
+
+def measure(local: Local, trial: Trial, dtype: str, by_differences: bool = False) -> Yardstick:
+    """The truth and the allowance at a trial that is rounded to a dtype; by differences where autodiff is wrong."""
+    if by_differences:
+        local.reverse, local.why = False, "differences contradict autodiff of the definition"
+    if local.reverse is None:
+        try:
+            yardstick = _in_reverse(local, trial, dtype)
+            local.reverse = True
+            return yardstick
+        except (ValueError, NotImplementedError, TypeError, AssertionError) as error:
+            local.reverse = False
+            local.why = str(error).split("\n")[0]
+    return _in_reverse(local, trial, dtype) if local.reverse else _without_reverse(local, trial, dtype, by_differences)
+
+
+def _in_reverse(local, trial, dtype):
+    return yardsticks(local, trial.primals, trial.cotangent, (local.unit,), given=dtype)[local.unit]
+
+
+def _without_reverse(local, trial, dtype, by_differences):
+    for name in ("richardson",) if by_differences else ("jacfwd", "richardson"):
+        try:
+            at = copies((trial.primals, trial.cotangent), local.unit, dtype)
+            rows = [jax.tree.map(lambda a, i=i: a[i] if floating(a) else a, at) for i in range(COPIES)]
+            estimates = [local.oracle(name)(*row) for row in rows[: 1 + 2 * (name == "jacfwd") * PAIRS]]
+        except Abstains as reason:
+            local.why = reason.reason
+            continue
+        return _around(local, trial, rows, estimates, by_differences)
+    raise CannotTell(f"no truth: {local.why}; give truth=, a plain implementation of the same function")
+
+
+def _around(local, trial, rows, estimates, by_differences):
+    """A yardstick from estimates at the rows: the point itself comes first, then its nudges."""
+    u, floor = unit(local.unit), least(local.unit)
+    with jax.enable_x64(True):
+        outs = [tuple(np.asarray(o, np.float64) for o in local.value(*primals)) for primals, _ in rows]
+    out, bars = outs[0], estimates[0].value
+
+    # Differences of a number that does not move are as exact as those of numbers that do.
+    least_size = max((scale(bar) for bar in bars if bar is not None), default=0.0) * by_differences
+
+    def allowed(bar, error, size, *others):
+        if bar is None:
+            return None
+        moved = [np.abs(other - bar) for other in others]
+        rounding = SLACK * (error + u * max(scale(bar), size) + floor)
+        return more * (np.max([np.zeros_like(bar), *moved], axis=0) + rounding)
+
+    size = u * max([scale(a) for a in (*trial.primals, *out) if floating(a)], default=0.0)
+    reach = tuple(
+        np.max([np.abs(o - out[i]) for o in others], axis=0) + SLACK * (size + floor)
+        for i, others in enumerate(zip(*outs, strict=True))
+    )
+    more = _underestimated(local, rows, outs, reach)
+    allowances = tuple(
+        allowed(bar, error, least_size, *(e.value[i] for e in estimates[1:]))
+        for i, (bar, error) in enumerate(zip(bars, estimates[0].error, strict=True))
+    )
+    return Yardstick((out, bars), (tuple(more * a for a in reach), allowances))
+
+
+def _underestimated(local, rows, outs, reach) -> float:
+    """How many times more the function's own rounding moves its output than its arguments' rounding does."""
+    if local.subject.definition is not None:  # a derivative: what is written is what is asked about
+        return 1.0
+    worst = 0.0
+    for (primals, _), out in zip(rows, outs, strict=True):
+        for own, value, allowed in zip(local.plainly(primals), out, reach, strict=True):
+            off = np.abs(np.asarray(own, np.float64) - value)
+            worst = max(worst, float(np.max(off / allowed, where=np.isfinite(off), initial=0.0)))
+    return max(1.0, SLACK * worst)
