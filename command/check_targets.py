@@ -2,8 +2,6 @@
 
 import contextlib
 import pathlib
-import sys
-import threading
 import time
 from collections.abc import Sequence
 
@@ -15,7 +13,6 @@ from . import targets
 from .environment import header
 from .targets import Target, Unusable
 
-PATIENCE = 2.0  # seconds before progress is shown
 WRONG, UNUSABLE, INTERRUPTED = 1, 2, 130
 
 
@@ -41,8 +38,8 @@ def run(chosen: Sequence[Target], folder: pathlib.Path | None, command: str, ver
     recorder = record.Recorder(folder / "record.jsonl", header(command, choices)) if folder else None
     try:
         with recorder or contextlib.nullcontext():
-            for i, target in enumerate(chosen, 1):
-                outcome, lines = _told(target, f"{i} of {len(chosen)}" if len(chosen) > 1 else "", verbose)
+            for target in chosen:
+                outcome, lines = _told(target, verbose)
                 counts[outcome] += 1
                 for line in lines if recorder else ():
                     recorder.add(line)
@@ -62,11 +59,10 @@ def run(chosen: Sequence[Target], folder: pathlib.Path | None, command: str, ver
     return INTERRUPTED if interrupted else WRONG if counts["wrong"] else UNUSABLE if counts["unusable"] else 0
 
 
-def _told(target: Target, place: str, verbose: bool) -> tuple[str, list[dict]]:
+def _told(target: Target, verbose: bool) -> tuple[str, list[dict]]:
     """Check one target and say what came: its outcome, and its lines for the record."""
     try:
-        with _progress(f"{target} {place}"):
-            result = targets.checked(target)
+        result = targets.checked(target)
     except Unusable as error:
         click.echo(f"Error: {error}", err=True)
         return "unusable", [targets.unusable_line(target, str(error))]
@@ -74,31 +70,6 @@ def _told(target: Target, place: str, verbose: bool) -> tuple[str, list[dict]]:
         click.echo(str(finding))
     click.echo(str(result))
     return ("right" if result.ok else "wrong"), list(targets.lines_of(result))
-
-
-@contextlib.contextmanager
-def _progress(what: str):
-    """Say what is checked, and for how long already, once that takes longer than one likes to wait."""
-    from rich.console import Console
-    from rich.progress import Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
-
-    console = Console(stderr=True)
-    if not console.is_terminal:  # a log wants no spinner; each target has its line there when it is done
-        yield
-        return
-    columns = SpinnerColumn(), TextColumn("{task.description}"), TimeElapsedColumn()
-    # What a target prints goes above the spinner, where both go to the same terminal.
-    progress = Progress(*columns, console=console, transient=True, redirect_stdout=sys.stdout.isatty())
-    progress.add_task(what, total=None)
-    timer = threading.Timer(PATIENCE, progress.start)
-    timer.daemon = True
-    timer.start()
-    try:
-        yield
-    finally:
-        timer.cancel()
-        timer.join()
-        progress.stop()
 
 
 __all__ = ["asked", "run"]

@@ -16,6 +16,7 @@ from .checks.naming import first_line
 from .explaining import explained, severity
 from .finding import CannotTell, Finding
 from .profiles import PROFILES
+from .progress import progress
 from .reproducing import reproduced
 from .result import Result
 from .session import Session
@@ -66,26 +67,35 @@ def check(
     chosen = [name for name in _chosen(checks) if name not in without]
     subject = Subject(function, args, argnums, truth, name)
     session = Session(subject, PROFILES[profile], seed)
-    _must_run(session, seconds)
-    findings: list[Finding] = _raises(session, chosen, seconds)
-    chosen = () if findings else chosen
-    first = [name for name in chosen if name in FIRST]
-    for check_name in first:
-        findings += _one(session, check_name, seconds)
-    with concurrent.futures.ThreadPoolExecutor(os.cpu_count()) as pool:  # XLA compiles outside of Python's lock
-        for found in pool.map(
-            lambda check_name: _one(session, check_name, seconds), [n for n in chosen if n not in FIRST]
-        ):
-            findings += found
-    left_out = functools.partial(Finding, str(subject), leaf="", dtype=subject.dtype, verdict="abstained")
-    findings += [
-        left_out(check=n, message=f"left out by the {profile} profile; checks={n!r} asks for it") for n in without
-    ]
-    findings = blamed(_worst(findings))
-    findings = _helped(lambda: explained(session, findings), seconds) or findings
-    if reproduce:
-        findings = _helped(lambda: reproduced(session, findings), seconds) or findings
+    with progress(str(subject)) as at:
+        _must_run(session, seconds)
+        findings = blamed(_worst(_run(session, chosen, seconds, at)))
+        at("explaining")
+        findings = _helped(lambda: explained(session, findings), seconds) or findings
+        if reproduce:
+            at("making what fails small")
+            findings = _helped(lambda: reproduced(session, findings), seconds) or findings
+    for left_out in without:
+        message = f"left out by the {profile} profile; checks={left_out!r} asks for it"
+        findings.append(Finding(str(subject), left_out, "", subject.dtype, "abstained", message=message))
     return Result(str(subject), tuple(findings), tuple(session.outside), time.monotonic() - start)
+
+
+def _run(session, chosen, seconds, at) -> list[Finding]:
+    """All findings of the checks."""
+    if findings := _raises(session, chosen, seconds):
+        return findings
+
+    def one(name):
+        at(name)
+        return _one(session, name, seconds)
+
+    for name in chosen:
+        findings += one(name) if name in FIRST else ()
+    with concurrent.futures.ThreadPoolExecutor(os.cpu_count()) as pool:  # XLA compiles outside of Python's lock
+        for found in pool.map(one, [name for name in chosen if name not in FIRST]):
+            findings += found
+    return findings
 
 
 def assert_correct(function: Callable, *args, **options) -> None:

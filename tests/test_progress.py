@@ -1,0 +1,52 @@
+"""What a check says of where it is, on a terminal and nowhere else."""
+
+import os
+import subprocess
+import sys
+
+import pytest
+
+SLOW = """
+import time
+import jax, jax.numpy as jnp, numpy as np
+from manual_backprop.reference import check
+
+@jax.custom_vjp
+def slow(x):
+    return jnp.sin(x)
+
+def backward(x, y_bar):
+    time.sleep(1.5)
+    return (y_bar * jnp.cos(x),)
+
+slow.defvjp(lambda x: (slow(x), x), backward)
+print("ok:", check(slow, np.ones(3, np.float32), profile="quick").ok)
+"""
+
+
+def on_a_terminal(code: str) -> str:
+    pty = pytest.importorskip("pty", reason="there are no terminals of this kind here")
+    child, terminal = pty.fork()
+    if child == 0:
+        os.execv(sys.executable, [sys.executable, "-c", code])
+    shown = b""
+    try:
+        while part := os.read(terminal, 4096):
+            shown += part
+    except OSError:  # it was closed
+        pass
+    os.waitpid(child, 0)
+    return shown.decode(errors="replace")
+
+
+def test_a_check_that_takes_long_says_on_a_terminal_what_it_is_at():
+    shown = on_a_terminal(SLOW)
+    assert "slow: value" in shown
+    assert "0:00:03" in shown  # since its start, not since it is shown
+    assert "ok: True" in shown
+
+
+def test_a_log_is_told_nothing_of_it():
+    ran = subprocess.run([sys.executable, "-c", SLOW], capture_output=True, text=True, timeout=120, check=True)
+    assert ran.stdout == "ok: True\n"
+    assert "slow" not in ran.stderr
