@@ -27,11 +27,11 @@ def on_a_cpu() -> bool:
 
 def spread(function: Callable, items: Iterable, processes: int) -> Iterator:
     """function(item) for every item, in order; with more than one process, all of it has to be importable by name."""
-    with _pool(processes) as pool:
-        try:
-            yield from pool.map(function, items)
-        finally:
-            pool.shutdown(wait=True, cancel_futures=True)
+    pool = _pool(processes)
+    try:
+        yield from pool.map(function, items)
+    finally:  # who asked may have stopped listening
+        pool.shutdown(wait=True, cancel_futures=True)
 
 
 def _pool(processes):

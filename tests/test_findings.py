@@ -1,4 +1,4 @@
-"""FINDINGS.md is true: what is said to be right is so by mpmath and by differences, and JAX gives that or is said to."""
+"""FINDINGS.md is true: what it says is right is so by mpmath and by differences, and JAX gives what it says."""
 
 import pathlib
 import re

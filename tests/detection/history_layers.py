@@ -177,32 +177,27 @@ def embedding_padding_row_learns():
     return by_hand(embedding, keeping(embedding), backward)
 
 
+def lookup(table, ids):
+    """Rows of a table."""
+    return table[ids]
+
+
+def lookup_set(saved, g):
+    """Set where it should add: of equal indices the last one wins."""
+    table, ids = saved
+    return jnp.zeros_like(table).at[ids].set(g), None
+
+
 @wrong("missing_path", "values", "located", "missing_sum", args="f32[12,3] i32[5]<12distinct")
 def lookup_set_where_it_should_add():
-    """The last of equal indices wins; the example has none.  Source: pytorch issue 1528, burn pull 4064."""
-
-    def lookup(table, ids):
-        return table[ids]
-
-    def backward(saved, g):
-        table, ids = saved
-        return jnp.zeros_like(table).at[ids].set(g), None
-
-    return by_hand(lookup, keeping(lookup), backward)
+    """The example has no equal indices.  Source: pytorch issue 1528, burn pull 4064."""
+    return by_hand(lookup, keeping(lookup), lookup_set)
 
 
 @wrong("missing_path", "values", "located", "missing_sum", args="f32[12,3] i32[5]<12distinctsorted")
 def lookup_of_sorted_indices_set():
     """The same with indices that ascend in the example.  Source: pytorch issue 1528."""
-
-    def lookup(table, ids):
-        return table[ids]
-
-    def backward(saved, g):
-        table, ids = saved
-        return jnp.zeros_like(table).at[ids].set(g), None
-
-    return by_hand(lookup, keeping(lookup), backward)
+    return by_hand(lookup, keeping(lookup), lookup_set)
 
 
 def bag_max(table, ids):
