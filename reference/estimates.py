@@ -112,9 +112,13 @@ class View:
         return [jax.ShapeDtypeStruct(self.outputs[i].shape, np.float64) for i in self.kept]
 
     def scales(self, floats):
-        """Every coordinate's order of magnitude: the root mean square of its leaf, or 1 where all of it is zero."""
-        sizes = [np.sqrt(np.mean(a * a)) if a.size else 1.0 for a in floats]
-        return [np.full(a.shape, size or 1.0) for a, size in zip(floats, sizes, strict=True)]
+        """Every coordinate's order of magnitude: the root mean square of its leaf, or 1 where all of it is zero.
+
+        What is not finite has none, and does not move.
+        """
+        told = [np.isfinite(a) for a in floats]
+        sizes = [np.sqrt(np.mean(np.square(a), where=t)) if t.any() else 1.0 for a, t in zip(floats, told, strict=True)]
+        return [np.where(t, size or 1.0, 0.0) for t, size in zip(told, sizes, strict=True)]
 
     def flat(self, floats):
         """The float leaves as one long vector."""
@@ -143,7 +147,8 @@ class View:
                 raise ValueError(f"primals_bar has {np.shape(bar)} where a cotangent of shape {shape} was expected")
         x_bar = self.flat([widen(bar) for bar in bars])
         eps = np.finfo(np.float64).eps
-        sums = [(math.fsum(v * x_bar), eps * float(np.abs(v * x_bar).sum())) for v, _, _ in pairs]
+        add = math.fsum if np.isfinite(x_bar).all() else np.sum
+        sums = [(float(add(v * x_bar)), eps * float(np.abs(v * x_bar).sum())) for v, _, _ in pairs]
         return Identity(
             np.array([value - total for (_, value, _), (total, _) in zip(pairs, sums, strict=True)]),
             np.array([error + rounding for (_, _, error), (_, rounding) in zip(pairs, sums, strict=True)]),

@@ -59,6 +59,8 @@ def settles(closed) -> bool:
 def bind(equation, inputs, **changed) -> list:
     """The outputs of one equation, with some of its parameters changed."""
     params = equation.params | changed
+    if params.get("vmap_method", "") is None:  # of a callback: nobody said how it takes several points
+        params["vmap_method"] = "sequential"
     outputs = equation.primitive.bind(*inputs, **equation.primitive.get_bind_params(params))
     return list(outputs) if equation.primitive.multiple_results else [outputs]
 

@@ -51,6 +51,7 @@ SERIES = names(
     "regularized_incomplete_beta zeta"
 )
 
+ORDERS = {"polygamma": 1}  # how many operands come first that are whole numbers, though floats hold them
 ULPS_OF = dict.fromkeys(SERIES, SERIES_ULPS) | {"log1p": LOG1P_ULPS}
 
 
@@ -165,7 +166,8 @@ class _Noisy:
         name = equation.primitive.name
         rounds, ulps = name not in EXACT, ULPS_OF.get(name, ULPS)
         if rounds and name not in ELEMENTWISE:
-            inputs = [self.noise(value, ulps) for value in inputs]
+            exact = ORDERS.get(name, 0)
+            inputs = [*inputs[:exact], *(self.noise(value, ulps) for value in inputs[exact:])]
         outputs = bind(equation, inputs)
         return [self.noise(value, ulps) for value in outputs] if rounds else outputs
 

@@ -72,7 +72,7 @@ def _follow(closed, sources, numbers, seen, again=False):
                 from_all = from_all.union(*(origin for origin, _ in found))
         passed = inputs[0][1] if equation.primitive.name in _KEEPS and inputs else None
         for out in equation.outvars:
-            whole = np.issubdtype(getattr(out.aval, "dtype", np.float64), np.integer)
+            whole = hasattr(out.aval, "dtype") and kind_of(out.aval) == "integer"
             known[out] = (from_all if whole else frozenset(), passed)
     return [read(atom) for atom in jaxpr.outvars]
 
@@ -156,7 +156,7 @@ def _drawn(rng, a, words, pool, special):
             rng.random(a.shape) < 0.5, max(pool[0], 0) if pool[0] <= 0 else pool[0], rng.choice(pool, a.shape)
         )
     if words == "nothing but zeros":
-        return np.full(a.shape, 0 if pool[0] <= 0 <= pool[-1] else pool[0])
+        return np.full(a.shape, pool[0])  # zero, or the number that stands for none
     if words == "equal rows":
         return np.full(a.shape, rng.choice(ends[1:]))
     if words == "edges":
