@@ -72,7 +72,8 @@ def yardsticks(rule, primals: tuple, cotangent, dtypes=DTYPES, given: str | None
 
     The point is rounded to the same dtype first, or to the one `given`, where that keeps more digits.
     """
-    stacks = [copies((primals, cotangent), dtype, given) for dtype in dtypes]
+    still = getattr(rule, "asked_for", ())
+    stacks = [copies((primals, cotangent), dtype, given, still) for dtype in dtypes]
     together = jax.tree.map(lambda *a: np.concatenate(a) if kind_of(a[0]) == "float" else a[0], *stacks)
     noises = tuple(noise for dtype in dtypes for noise in _noises(dtype))
     with jax.enable_x64(True), jax.default_matmul_precision("highest"):
@@ -90,17 +91,18 @@ def _noises(dtype):
     return (0, 0.0, 0.0), *up, *[(row, -relative, -absolute) for row, *_ in up]
 
 
-def copies(point, dtype, given=None):
+def copies(point, dtype, given=None, still: tuple[float, ...] = ()):
     """The point, rounded to the dtype, and its nudged copies, stacked along a new first axis.
 
     Equal numbers move together, whichever leaf they are in: a tie stays a tie, and what holds at ties can be told.
+    So do `still` numbers stay: where a function asks for one exactly, it is another function beside it.
     """
     point = jax.tree.map(
         lambda a: np.asarray(round_to(a, given or dtype), np.float64) if kind_of(a) == "float" else a, point
     )
     floats = [np.ravel(a) for a in jax.tree.leaves(point) if kind_of(a) == "float"]
     distinct, which = np.unique(np.concatenate([np.zeros(0), *floats]), return_inverse=True)
-    up = nudges(np.random.default_rng(0), (PAIRS, len(distinct)))
+    up = nudges(np.random.default_rng(0), (PAIRS, len(distinct))) * ~np.isin(distinct, still)
     moves = iter(np.split(up[:, which], np.cumsum([a.size for a in floats])[:-1], axis=1)) if floats else iter(())
 
     def stack(a):

@@ -3,8 +3,10 @@
 import concurrent.futures
 import functools
 import os
+import pathlib
 import threading
 import time
+import traceback
 from collections.abc import Callable, Iterable
 
 import jax
@@ -22,6 +24,7 @@ from .result import Result
 from .session import Session
 from .subject import Subject, Unusable, real_outputs
 
+HERE = pathlib.Path(__file__).parent
 SECONDS = 60.0  # for one check, before it is given up
 FIRST = ("value", "structure", "truth", "values", "kinks")  # what they measure, the others use
 
@@ -187,6 +190,8 @@ def _raised(error, seconds) -> dict:
     said = f"{type(error).__name__}: {first_line(error)}"
     if isinstance(error, concurrent.futures.TimeoutError):
         return {"verdict": "abstained", "message": f"given up after {seconds:g} seconds; seconds= allows more"}
+    if _of_our_own(error):
+        return {"verdict": "abstained", "message": f"this check itself failed, which is a mistake of its own: {said}"}
     if isinstance(error, MemoryError):
         said = "out of memory; give smaller example arguments"
     impure = isinstance(error, jax.errors.UnexpectedTracerError)
@@ -194,6 +199,15 @@ def _raised(error, seconds) -> dict:
     if "complexfloating" in str(error):  # a complex argument is put together of two real ones, and its cotangent split
         said, form = f"a cotangent is real where the argument is complex; return a complex one ({said})", "structure"
     return {"verdict": "raised", "message": said, "fault": "impure" if impure else form}
+
+
+def _of_our_own(error) -> bool:
+    """Whether an error was raised by the checker's own lines, or by NumPy for them, and not by the function or JAX."""
+    if isinstance(error, jax.errors.JaxRuntimeError) or any("JAX" in note for note in getattr(error, "__notes__", ())):
+        return False
+    files = [frame.filename for frame in traceback.extract_tb(error.__traceback__)]
+    asked = [pathlib.Path(name) for name in files if "numpy" not in pathlib.Path(name).parts]
+    return bool(asked) and HERE in asked[-1].parents
 
 
 def _within(seconds, work):

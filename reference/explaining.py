@@ -219,7 +219,7 @@ def _failure(session, failed: Failed) -> Failure:
         cotangent=at.cotangent,
         names=tuple(subject.names),
         dtype=session.local(at.primals, dtype).unit,
-        definition=session.local(at.primals, dtype).definition,
+        definition=None if subject.outside else session.local(at.primals, dtype).definition,
         right_in=tuple(right_in),
         at=anywhere,
         answer=answer if leaf in subject.names else None,

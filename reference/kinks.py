@@ -23,7 +23,7 @@ def neighbours(primals, chosen=()) -> Iterator[tuple]:
     """Stacks of copies of the primals moved by a very little, far and near by turns; the first copy is not moved.
 
     All move up, ties move together, then each number its own way, then each array against the others; then each
-    `chosen` number moves furthest, so that it comes first, or last, among its equals.
+    `chosen` number moves alone, and furthest, so that it comes first, or last, among its equals.
     """
     rng = np.random.default_rng(1)
     floats = [np.ravel(a) for a in primals if floating(a)]
@@ -33,6 +33,7 @@ def neighbours(primals, chosen=()) -> Iterator[tuple]:
     rows += [rng.choice([-1.0, 1.0], flat.size) * rng.uniform(0.25, 1.0, flat.size) for _ in range(8)]
     owner = np.repeat(np.arange(len(floats)), [a.size for a in floats])
     rows += [np.where(owner == i, 1.0, -1.0) for i in range(len(floats))[:LEAVES] if len(floats) > 1]
+    rows += [(np.arange(flat.size) == index).astype(float) for index in chosen]
     for index in (*chosen, *[None] * (-(len(chosen) + len(rows)) % (PAIRS // 2))):
         row = rng.choice([-1.0, 1.0], flat.size) * rng.uniform(0.25, 0.75, flat.size)
         row[[] if index is None else index] = 1.0
@@ -57,6 +58,16 @@ def _moved(primals, floats, moves):
             return a + next(split).reshape(COPIES, *np.shape(a)) * NEAR * (np.maximum(np.abs(a), size) if size else 0.0)
 
     return tuple(map(one, primals))
+
+
+def jumps(outputs) -> bool:
+    """Whether a function jumps beside a point: at its nearer neighbours it is no closer than at those further away."""
+    nearer = np.arange(COPIES) > COPIES // 2
+    with np.errstate(invalid="ignore"):
+        apart = np.nan_to_num(np.abs(outputs - outputs[0]), nan=0.0)
+        near, far = apart[nearer].max(axis=0), apart[~nearer].max(axis=0)
+        moved = near > CLOSER * NEAR * np.nan_to_num(np.abs(outputs).max(axis=0))  # beyond the rounding of a sum
+        return bool(np.any(moved & (2 * near > far)))
 
 
 def focus(primals, place, got, truth):

@@ -14,7 +14,8 @@ from manual_backprop.signature import kind_of
 
 from .interpreter import equations, open_jaxpr, walk
 from .oracles import ORACLES
-from .precision import compiled
+from .outside import OUTSIDE, called_back
+from .precision import compiled, rounded
 from .pullback import program, pull
 from .subject import Subject, Unusable
 from .widening import CannotWiden, coarsest, kind, steadied, widened
@@ -41,7 +42,10 @@ class Local:
             if subject.definition is not None:
                 self.definition, self.unit = subject.definition, _coarsest(jax.make_jaxpr(subject)(*cast), dtype)
                 return
-            function = subject.plain if subject.truth else subject
+            if subject.outside:
+                self._call_back(subject.shapes == [np.shape(a) for a in primals])
+                return
+            function = subject.traceable
             if subject.truth:
                 self._must_agree(jax.eval_shape(function, *cast))
             try:
@@ -58,6 +62,16 @@ class Local:
                     wide = subject.cast(primals, "float64") if dtype != "float64" else cast
                     self.definition = _stripped(jax.make_jaxpr(function)(*wide))
                 self.unit = dtype
+
+    def _call_back(self, given):
+        """The truth that runs outside of JAX as the definition; what autodiff makes of that is nothing."""
+        self.definition, self.unit = (
+            called_back(self.subject.outside, self.subject.example if given else self.wide),
+            self.dtype,
+        )
+        self.reverse, self.why = False, OUTSIDE
+        with jax.enable_x64(True):
+            self._must_agree(jax.eval_shape(self.definition, *self.wide))
 
     def _must_agree(self, outputs):
         theirs, ours = ([o.shape for o in some] for some in (outputs, self.outputs))
@@ -84,7 +98,7 @@ class Local:
 
     def _passed_over(self, cast, cotangent):
         """Output and cotangents by autodiff in the dtype itself."""
-        traced = jax.make_jaxpr(self.subject.plain if self.subject.truth else self.subject)(*cast)
+        traced = jax.make_jaxpr(self.subject.traceable)(*cast)
         out, bars = pull(_stripped(traced), cast, cotangent)
         return out, tuple(bar if c else None for bar, c in zip(bars, self.subject.differentiated, strict=True))
 
@@ -106,6 +120,13 @@ class Local:
     def stops_gradient(self) -> bool:
         """Whether the definition holds something constant on purpose."""
         return "stop_gradient" in str(self.equations)
+
+    @functools.cached_property
+    def asked_for(self) -> tuple[float, ...]:
+        """The numbers that the definition asks for exactly, as in `where(x == 1, …)`."""
+        asking = [e for e in equations(self.equations) if e.primitive.name in ("eq", "ne")]
+        numbers = {float(a.val) for e in asking for a in e.invars if np.shape(getattr(a, "val", [0])) == ()}
+        return tuple(sorted(numbers))
 
     @functools.cached_property
     def pullback_program(self):
@@ -149,12 +170,22 @@ class Local:
 
     @functools.cached_property
     def _undifferentiated(self):
-        return compiled(self.subject.plain) if self.subject.truth else self.primal
+        return compiled(self.subject.traceable) if self.subject.traceable is not self.subject else self.primal
 
     def plainly(self, primals):
         """The outputs of the definition as it was written, in the dtype."""
         with self.precision(), jax.default_matmul_precision("highest"):
             return self._undifferentiated(*self.subject.cast(primals, self.dtype))
+
+    def rounding(self, primals) -> list:
+        """How far rounding may move the outputs of the function itself, in the dtype."""
+        with self.precision(), jax.default_matmul_precision("highest"):
+            errors = self._rounding(*self.subject.cast(primals, self.dtype))[1]
+        return [np.asarray(error, np.float64) for error in errors]
+
+    @functools.cached_property
+    def _rounding(self):
+        return rounded(jax.make_jaxpr(self.subject)(*self.subject.cast(self.wide, self.dtype)))
 
     def traces_alike(self) -> bool:
         """Whether the function is the same equations with the same constants whenever it is traced."""

@@ -17,7 +17,7 @@ from .trials import Trial
 
 def measure(local: Local, trial: Trial, dtype: str, by_differences: bool = False) -> Yardstick:
     """The truth and the allowance at a trial that is rounded to a dtype; by differences where autodiff is wrong."""
-    if by_differences:
+    if by_differences and not local.subject.outside:
         local.reverse, local.why = False, "differences contradict autodiff of the definition"
     if local.reverse is None:
         try:
@@ -37,7 +37,7 @@ def _in_reverse(local, trial, dtype):
 def _without_reverse(local, trial, dtype, by_differences):
     for name in ("richardson",) if by_differences else ("jacfwd", "richardson"):
         try:
-            at = copies((trial.primals, trial.cotangent), local.unit, dtype)
+            at = copies((trial.primals, trial.cotangent), local.unit, dtype, local.asked_for)
             rows = [jax.tree.map(lambda a, i=i: a[i] if floating(a) else a, at) for i in range(COPIES)]
             estimates = [local.oracle(name)(*row) for row in rows[: 1 + 2 * (name == "jacfwd") * PAIRS]]
         except Abstains as reason:
@@ -81,9 +81,15 @@ def _underestimated(local, rows, outs, reach) -> float:
     """How many times more the function's own rounding moves its output than its arguments' rounding does."""
     if local.subject.definition is not None:  # a derivative: what is written is what is asked about
         return 1.0
+    if local.subject.outside:  # which knows no dtype: the function's own is measured
+        offs = [local.rounding(rows[0][0])]
+    else:
+        values = [local.plainly(primals) for primals, _ in rows]
+        offs = [
+            [np.abs(np.asarray(a, np.float64) - b) for a, b in zip(*pair, strict=True)]
+            for pair in zip(values, outs, strict=True)
+        ]
     worst = 0.0
-    for (primals, _), out in zip(rows, outs, strict=True):
-        for own, value, allowed in zip(local.plainly(primals), out, reach, strict=True):
-            off = np.abs(np.asarray(own, np.float64) - value)
-            worst = max(worst, float(np.max(off / allowed, where=np.isfinite(off), initial=0.0)))
+    for off, allowed in ((off, allowed) for row in offs for off, allowed in zip(row, reach, strict=True)):
+        worst = max(worst, float(np.max(off / allowed, where=np.isfinite(off), initial=0.0)))
     return max(1.0, SLACK * worst)

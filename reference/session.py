@@ -19,7 +19,7 @@ from .estimates import Abstains
 from .excuses import excuse
 from .finding import CannotTell, Finding
 from .interpreter import settles
-from .kinks import at_odds, between, floating, focus, neighbours
+from .kinks import at_odds, between, floating, focus, jumps, neighbours
 from .local import Local
 from .measuring import measure
 from .profiles import Profile
@@ -51,7 +51,8 @@ class Session:
     def __init__(self, subject: Subject, profile: Profile, seed: int = 0):
         self.subject, self.profile, self.seed = subject, profile, seed
         self.failed: list[Failed] = []
-        self.by_differences = False  # whether autodiff of the definition was found out, and differences decide
+        # whether autodiff of the definition does not apply, or was found out, and differences decide
+        self.by_differences = subject.outside is not None
         self._asked, self._steady = False, set()
         self.inner: Session | None = None  # the derivative as a subject of its own, once it was differentiated
         self.outside: list[str] = []  # words of trials where the definition is not finite
@@ -142,20 +143,25 @@ class Session:
 
     def neighbourhood(self, trial: Trial, dtype: str, chosen=()):
         """The cotangents at points close by, stacked along a new first axis: see `neighbours`.  The last is kept."""
-        key = id(trial), dtype, tuple(chosen)
-        if key not in self._around:
-            self._around = {key: (trial, self._look_around(self.rounded(trial, dtype), dtype, chosen))}
-        return self._around[key][1]
+        return self._look_around(trial, dtype, tuple(chosen))[0]
 
     def _look_around(self, trial, dtype, chosen):
-        local = self.local(trial.primals, dtype)
-        if not local.reverse:
-            return None
-        stack = jax.tree.map(lambda a: np.stack([a] * COPIES) if floating(a) else a, trial.cotangent)
+        """(the cotangents close by, whether the function jumps there)."""
+        key = id(trial), dtype, chosen
+        if key not in self._around:
+            at, found = self.rounded(trial, dtype), (None, False)
+            if self.local(at.primals, dtype).reverse:
+                found = self._beside(at, dtype, chosen)
+            self._around = {key: (trial, found)}
+        return self._around[key][1]
+
+    def _beside(self, at, dtype, chosen):
+        stack = jax.tree.map(lambda a: np.stack([a] * COPIES) if floating(a) else a, at.cotangent)
         with jax.enable_x64(True), jax.default_matmul_precision("highest"):
-            program = stacked_pullback(local, STILL)
-            batches = [to_numpy(program(at, stack))[1] for at in neighbours(trial.primals, chosen)]
-        return jax.tree.map(lambda *parts: np.concatenate([part[1:] for part in parts]), *batches)
+            program = stacked_pullback(self.local(at.primals, dtype), STILL)
+            batches = [to_numpy(program(moved, stack)) for moved in neighbours(at.primals, chosen)]
+        around = jax.tree.map(lambda *parts: np.concatenate([part[1:] for part in parts]), *(b for _, b in batches))
+        return around, any(jumps(out) for outs, _ in batches for out in outs)
 
     # --- the judge ---------------------------------------------------------------------------------------------------
 
@@ -178,7 +184,7 @@ class Session:
         yield from findings
 
     def _autodiff_is_at_fault(self, trial, dtype, answer) -> bool:
-        """Whether differences contradict autodiff of the definition and agree with the derivative by hand.
+        """Whether differences contradict autodiff of the definition somewhere, and agree with what came by hand there.
 
         Asked once, at the first failure; a definition with stop_gradient means what its autodiff says, unless that
         would contradict differences without the stop as well.
@@ -197,16 +203,17 @@ class Session:
         if local.stops_gradient:
             with jax.enable_x64(True):
                 free = pull(unstopped(local.equations), at.primals, at.cotangent)[1]
-        contradicted, agrees, meant = False, True, local.stops_gradient
+        at_fault, meant = False, local.stops_gradient
         for i, chosen in enumerate(self.subject.differentiated):
             if chosen and not malformed(answer[1][i], self._like(i, trial, dtype)):
                 value, allowed = estimate.value[i], SLACK * estimate.error[i] + yardstick.allowance[1][i]
                 with np.errstate(invalid="ignore"):
-                    contradicted |= bool(np.any(np.abs(yardstick.truth[1][i] - value) > allowed))
+                    contradicted = np.any(np.abs(yardstick.truth[1][i] - value) > allowed)
                     rounded = allowed + SLACK * unit(local.unit) * scale(value)  # which autodiff's zeros say nothing of
-                    agrees &= bool(np.all(np.abs(np.asarray(answer[1][i], np.float64) - value) <= rounded))
+                    agrees = np.all(np.abs(np.asarray(answer[1][i], np.float64) - value) <= rounded)
                     meant &= bool(np.all(np.abs(np.asarray(free[i], np.float64) - value) <= allowed))
-        self.by_differences = contradicted and agrees and not meant
+                at_fault |= bool(contradicted and agrees)
+        self.by_differences = at_fault and not meant
         return self.by_differences
 
     def _steadied(self, trial, dtype) -> bool:
@@ -271,7 +278,7 @@ class Session:
                 yield make(**UNTOLD)
                 continue
             if not is_output:
-                around, verdict = self._beside(trial, dtype, place, value, fits)
+                around, verdict = self._at_a_kink(trial, dtype, place, value, fits)
                 if verdict and verdict[0] == "right":
                     yield make("right", **(vars(apart) if fits else {}), message=None if fits else verdict[1])
                     by_convention = by_convention if fits else around
@@ -300,7 +307,7 @@ class Session:
                 odd = str(self.subject), check, self.subject.names[place], dtype, "wrong"
                 yield note(Finding(*odd, ratio=np.inf, message=message, fault="kink", example=trial.words))
 
-    def _beside(self, trial, dtype, place, value, fits):
+    def _at_a_kink(self, trial, dtype, place, value, fits):
         """The cotangents around a point, and the verdict on one of them by these; None where nothing kinks.
 
         Where one fits, no number is moved for its own sake first; what is smooth under one cotangent is so for all.
@@ -310,12 +317,17 @@ class Session:
         here = place, dtype, *(hash(a.tobytes()) for a in trial.primals if floating(a))
         if fits and here in self._smooth:
             return None, None
-        for moved in ((), focus(trial.primals, place, value, truth))[0 if fits else 1 :]:
-            around = self.neighbourhood(trial, dtype, moved)
-            unit_of = self.local(trial.primals, dtype).unit
+        unit_of = self.local(trial.primals, dtype).unit
+
+        def seen(moved):
+            around, jumping = self._look_around(trial, dtype, tuple(moved))
             verdict = around and between(value, truth, allowance, around[place], primal, unit_of)
-            if not verdict or verdict[0] == "right":
-                break
+            beside = fits and jumping and verdict and verdict[0] == "wrong"  # where it is another function
+            return around, None if beside else verdict
+
+        around, verdict = seen(() if fits else focus(trial.primals, place, value, truth))
+        if fits and verdict and verdict[0] == "wrong":
+            around, verdict = seen(focus(trial.primals, place, np.median(around[place], axis=0), truth))
         if fits and not verdict:
             self._smooth.add(here)
         return around, verdict

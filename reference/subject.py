@@ -15,7 +15,9 @@ import jax.numpy as jnp
 import numpy as np
 
 from manual_backprop.rule import Rule
+from manual_backprop.signature import kind_of
 
+from .outside import NeitherWay, outside
 from .widening import kind
 
 FLOATS = ("float", "complex")
@@ -42,6 +44,8 @@ class Subject:
     args       example arguments: arrays, pytrees of arrays, keys; everything else is static
     argnums    which arguments are differentiated; all that have floats, if None
     truth      a plain implementation of the same function, if the function's own primal cannot be differentiated
+
+    `definition` is given to a derivative alone; `outside` is a truth that JAX cannot trace, called with numbers.
     """
 
     def __init__(self, function: Callable, args: Sequence, argnums=None, truth: Callable | None = None, name=None):
@@ -49,7 +53,7 @@ class Subject:
             raise Unusable(f"truth is {truth!r}; give a plain function with the same arguments, or leave it out")
         if not callable(function):
             raise Unusable(f"{function!r} is not callable; give a function of JAX arrays, then example arguments")
-        self.name, self.definition = name or _name(function), None
+        self.name, self.definition, self.outside = name or _name(function), None, None
         if isinstance(function, Rule):
             truth, function = truth or function.definition, function.custom_vjp
         self.function, self.truth, self.args = function, truth, tuple(args)
@@ -67,6 +71,8 @@ class Subject:
         if not any(np.size(self._leaves[leaf.place]) for leaf in self.leaves if leaf.differentiated):
             came = ", ".join(map(_described, self.args))
             raise Unusable(f"{self.name}: what is differentiated has no elements ({came}); give arrays that have some")
+        if truth is not None:
+            self._trace_the_truth()
 
     def _traces(self) -> bool:
         try:
@@ -76,6 +82,23 @@ class Subject:
         except Exception:  # whatever else it is, is said where the function is called
             return True
         return True
+
+    def _trace_the_truth(self):
+        """Where JAX cannot trace it, it is called with numbers; where that does not go either, it is refused."""
+        try:
+            jax.eval_shape(self.plain, *self.cast(self.example, self.dtype))
+        except Exception as refused:  # whatever a stranger's function has against it
+            if any(kind_of(a) == "key" for a in self.example):
+                raise Unusable(
+                    f"{self.name}: truth runs outside of JAX, where keys mean nothing; leave it out"
+                ) from refused
+            try:
+                self.outside = outside(self.truth, self.assemble, self.example)
+            except NeitherWay as error:
+                said = f"{type(refused).__name__}: {str(refused).splitlines()[0]}"
+                raise Unusable(
+                    f"{self.name}: JAX cannot trace truth ({said}), nor can NumPy call it ({error})"
+                ) from refused
 
     def _arrays(self):
         names = _parameters(self.function, len(self.args))
@@ -142,12 +165,12 @@ class Subject:
                 split.append(np.asarray(value).astype(np.float64) if kind(leaf.dtype) == "float" else value)
         return tuple(split)
 
-    def assemble(self, primals):
-        """The arguments again, of real leaves."""
+    def assemble(self, primals, pair=jax.lax.complex, given=lambda array: array):
+        """The arguments again, of real leaves: parts of complex numbers paired, and each array as it is to be given."""
         leaves, rest = list(self._leaves), iter(primals)
         for leaf in self.leaves:
             value = next(rest)
-            leaves[leaf.place] = jax.lax.complex(value, next(rest)) if kind(leaf.dtype) == "complex" else value
+            leaves[leaf.place] = given(pair(value, next(rest)) if kind(leaf.dtype) == "complex" else value)
         return jax.tree.unflatten(self._structure, leaves)
 
     def cast(self, primals, dtype: str) -> tuple:
@@ -194,6 +217,11 @@ class Subject:
     def plain(self, *primals):
         """The same of the plain implementation that was given."""
         return real_outputs(self.truth(*self.assemble(primals)))
+
+    @property
+    def traceable(self) -> Callable:
+        """What JAX traces for the definition: the plain implementation, if it is one of JAX, and else the function."""
+        return self.plain if self.truth and not self.outside else self
 
     def __str__(self):
         return self.name

@@ -165,3 +165,11 @@ def test_a_function_without_any_derivative_is_refused_once():
     assert "JAX cannot differentiate the function" in message
     assert "argnums= leaves an argument out" in message
     assert check(called_back, X, X, argnums=1, profile="quick").ok
+
+
+def test_a_mistake_of_the_checker_is_not_put_down_to_the_derivative(monkeypatch):
+    monkeypatch.setattr("manual_backprop.reference.session.between", None)
+    result = check(made(square, square_back), X, profile="quick")
+    (said,) = {finding.message for finding in result.findings if finding.check == "truth"}
+    assert not result.failures
+    assert "a mistake of its own: TypeError: 'NoneType' object is not callable" in said

@@ -25,6 +25,7 @@ def _against(session, check, name):
     local, answer = session.local(trial.primals, dtype), session.answer(trial, dtype)
     allowances = session.measured(trial, dtype).allowance[1]
     at = session.rounded(trial, dtype)
+    _must_not_be_a_convention(session, trial, dtype)
     if name == "jacfwd" and session.by_differences:
         raise CannotTell(f"{local.why}: forward mode, too")
     try:
@@ -50,6 +51,13 @@ def _against(session, check, name):
 
 
 SLOPES = ("differences", "complex_step")
+
+
+def _must_not_be_a_convention(session, trial, dtype):
+    """At a kink an oracle has a choice of its own, or the slope of no side."""
+    found = session.judge("kinks", trial, dtype, session.answer(trial, dtype), outputs=False, remember=False)
+    if any(finding.verdict == "right" and finding.message for finding in found):
+        raise CannotTell("the example lies on a kink, where the derivative is a convention: see truth")
 
 
 def _must_be_the_slope(estimate, yardstick):
@@ -90,6 +98,7 @@ def adjoint_identity(session: Session) -> Iterator[Finding]:
     local, bars = session.local(trial.primals, dtype), session.answer(trial, dtype)[1]
     allowances = session.measured(trial, dtype).allowance[1]
     at = session.rounded(trial, dtype)
+    _must_not_be_a_convention(session, trial, dtype)
     full = _filled(session, bars)
     for oracle in (adjoint_differences,) if session.by_differences else (adjoint, adjoint_differences):
         try:
@@ -122,6 +131,7 @@ def taylor(session: Session) -> Iterator[Finding]:
     local, bars = session.local(trial.primals, dtype), session.answer(trial, dtype)[1]
     if local.stops_gradient:
         raise CannotTell("the definition stops a gradient: its derivative need not be its slope")
+    _must_not_be_a_convention(session, trial, dtype)
     at = session.rounded(trial, dtype)
     rng = np.random.default_rng(session.seed)
     chosen = session.subject.differentiated
