@@ -49,6 +49,16 @@ def free(array) -> bool:
     return all(one in RANGES for one in _found(np.asarray(array, np.float64)))
 
 
+def ends(array) -> tuple[float, ...]:
+    """The ends of the range of an array that it comes no nearer to than it has to: they may belong to the domain.
+
+    >>> ends([0.5, 2.0, 0.25])
+    (0.0,)
+    """
+    found = _found(np.asarray(array, np.float64))
+    return ENDS.get(found[0].words, ()) if len(found) == 1 else ()
+
+
 def _found(a) -> list[Property]:
     """One that leaves nothing else to say, or a range and every form."""
     alone = next((one for one in ALONE if one.holds(a)), None)
@@ -207,6 +217,9 @@ RANGES = (
         lambda a, x: _inside(x, -1, np.tanh(x) * (1 - LOWEST)),
     ),
 )
+
+
+ENDS = {"between zero and one": (0.0, 1.0), "positive": (0.0,), "negative": (0.0,)}
 
 
 # --- forms that a range goes with ------------------------------------------------------------------------------------

@@ -18,22 +18,26 @@ from .wholes import all_differ, is_permutation, within
 from .widening import kind
 
 OTHERS = (2, 3, 5, 7, 9, 11, 13, 129)  # lengths of the thorough profile
-LONG = 131  # prime, and more than a block of 128 holds
-SHORTER = 37  # prime, and more than a block of 32 holds, where the work grows faster than the length
-GROWING = names("dot_general conv_general_dilated triangular_solve cholesky lu qr eigh svd scan while")
+# Twice a prime: more than a block of 128 holds and no multiple of one, and even beside lengths that are made odd.
+LONG = 134
+SHORTER, GROWING = 74, names("dot_general conv_general_dilated")  # the same of 64, where work grows faster than lengths
+SHORTEST, SLOW = 38, names("triangular_solve cholesky lu qr eigh svd scan while")  # of 32, where it is slow besides
+IN_TURN = 3  # lengths that are long, one after the other
 ELEMENTS = 2**16  # of an array: longer ones are not tried
 TRIES = 40  # of lengths to be told apart
 
 
-def other_lengths(primals, uses, thorough: bool = False) -> Iterator[tuple[str, tuple]]:
-    """(words, primals) with some length of the example replaced wherever it occurs."""
-    lengths = sorted({n for a in primals for n in np.shape(a) if n > 0}, reverse=True)
+def other_lengths(primals, uses, takes: Callable, thorough: bool = False) -> Iterator[tuple[str, tuple]]:
+    """(words, primals) with lengths of the example replaced wherever they occur.
+
+    takes  whether the function takes arguments of certain shapes
+    """
+    lengths = _lengths(primals)
     for length in lengths:
         yield from _replaced(primals, uses, {length: 1}, f"length 1 for {length}")
     if len(lengths) > 1:
         yield from _replaced(primals, uses, dict.fromkeys(lengths, 1), "length 1 everywhere")
-    odd = dict(zip(lengths, (n for n in itertools.count(3, 2) if n not in lengths), strict=False))
-    yield from _replaced(primals, uses, odd, "odd lengths")
+    yield from _odd_and_even(primals, uses, lengths, takes)
     if thorough:
         for length in lengths:
             for other in OTHERS:
@@ -43,15 +47,38 @@ def other_lengths(primals, uses, thorough: bool = False) -> Iterator[tuple[str, 
         yield from _replaced(primals, uses, {length: 0}, f"length 0 for {length}")
 
 
+def _lengths(primals):
+    return sorted({n for a in primals for n in np.shape(a) if n > 0}, reverse=True)
+
+
+def _odd(lengths):
+    return dict(zip(lengths, (n for n in itertools.count(3, 2) if n not in lengths), strict=False))
+
+
+def _odd_and_even(primals, uses, lengths, takes):
+    """All lengths odd, then each that is odd in the example even; where they are bound, each as it can be."""
+
+    def taken(changed, words):
+        return [m for m in _replaced(primals, uses, changed, words) if takes([np.shape(a) for a in m[1]])]
+
+    odd = taken(_odd(lengths), "odd lengths")
+    yield from odd
+    rest = [n for n in lengths if n > 1 and (n % 2 or not odd)]
+    for length in rest:  # alone: what is left over where one is cut into the other is seen, too
+        others = (length + 1,) if odd else (length + 1, 3 * length)
+        made = (taken({length: other}, f"length {other} for {length}") for other in others)
+        yield from next(filter(None, made), [])
+
+
 def longer(primals, uses, primitives) -> Iterator[tuple[str, tuple]]:
-    """The greatest length replaced by one that is longer than most blocks.
+    """The greatest lengths, one after the other, longer than most blocks, beside odd ones.
 
     primitives  what the function is made of
     """
-    longest = max((n for a in primals for n in np.shape(a)), default=0)
-    length = SHORTER if GROWING & set(primitives) else LONG
-    if 0 < longest < length:
-        for words, made in _replaced(primals, uses, {longest: length}, f"length {length} for {longest}"):
+    found, lengths = set(primitives), _lengths(primals)
+    length = SHORTEST if SLOW & found else SHORTER if GROWING & found else LONG
+    for long in [n for n in lengths if 1 < n < length][:IN_TURN]:
+        for words, made in _replaced(primals, uses, _odd(lengths) | {long: length}, f"length {length} for {long}"):
             if all(np.size(a) <= ELEMENTS for a in made):
                 yield words, made
 
@@ -62,7 +89,7 @@ def set_apart(primals, called, uses, takes: Callable) -> tuple[str, tuple] | Non
     called  the names of the arguments
     takes   whether the function takes arguments of certain shapes
     """
-    shapes, moved = [list(np.shape(a)) for a in primals], []
+    shapes, moved = [np.shape(a) for a in primals], []
     known = {n for shape in shapes for n in shape}
     fresh = (n for n in itertools.count(max(known, default=0) + 1) if n % 2)
     tries = iter(range(TRIES))
@@ -72,16 +99,19 @@ def set_apart(primals, called, uses, takes: Callable) -> tuple[str, tuple] | Non
             for chosen in itertools.combinations(spots, size):
                 if not set(chosen) <= set(spots) or len(spots) < 2 * size or next(tries, None) is None:
                     continue
-                other, changed = next(fresh), [list(shape) for shape in shapes]
-                for i, axis in chosen:
-                    changed[i][axis] = other
-                if takes([tuple(shape) for shape in changed]):
-                    shapes, spots = changed, [spot for spot in spots if spot not in chosen]
-                    moved += [f"{other} for {length} in {called[i]}" for i, _ in chosen]
+                for other in (next(fresh), 2 * length):  # twice as long, where the one has to divide the other
+                    changed = [
+                        tuple(other if (i, axis) in chosen else n for axis, n in enumerate(shape))
+                        for i, shape in enumerate(shapes)
+                    ]
+                    if takes(changed):
+                        shapes, spots = changed, [spot for spot in spots if spot not in chosen]
+                        moved += [f"{other} for {length} in {called[i]}" for i, _ in chosen]
+                        break
     if not moved:
         return None
     rng = np.random.default_rng(0)
-    made = [_of_shape(rng, a, tuple(shape), {}, use) for a, shape, use in zip(primals, shapes, uses, strict=True)]
+    made = [_of_shape(rng, a, shape, {}, use) for a, shape, use in zip(primals, shapes, uses, strict=True)]
     return None if any(a is None for a in made) else (f"length {', '.join(moved)}", tuple(made))
 
 

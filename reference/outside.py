@@ -3,8 +3,10 @@
 Its numbers travel as pairs of 32-bit words: where a callback runs, JAX may know no others.
 """
 
+import functools
 import math
 import sys
+import threading
 from collections.abc import Callable
 
 import jax
@@ -13,6 +15,7 @@ import numpy as np
 from jax import lax
 
 OUTSIDE = "the truth runs outside of JAX"
+KEPT = 2**14  # points, and numbers, where it was called
 
 
 class NeitherWay(Exception):  # noqa: N818 - the caller names the function
@@ -24,9 +27,10 @@ def outside(truth: Callable, assemble: Callable, primals) -> Callable:
 
     assemble(primals, pair, given)   its arguments: real and imaginary parts paired, each array as it is to be given
     """
-    reasons = []
+    reasons, truth = [], _remembering(truth)
     for given in (_numpy, *([_tensor] if "torch" in sys.modules else [])):
 
+        @_kept
         def run(*primals, given=given):
             return _numbers(truth(*assemble(primals, np.vectorize(complex, otypes=[complex]), given)))
 
@@ -36,6 +40,32 @@ def outside(truth: Callable, assemble: Callable, primals) -> Callable:
         except Exception as error:  # whatever a stranger's function has against them
             reasons.append(f"{type(error).__name__}: {str(error).split(chr(10))[0]}")
     raise NeitherWay("; ".join(dict.fromkeys(reasons)))
+
+
+def _kept(run: Callable) -> Callable:
+    """The same, by one thread at a time, as mpmath needs, and not again where it was called lately.
+
+    Two dtypes and several cotangents share their points.
+    """
+    known, lock = {}, threading.Lock()
+
+    def remembered(*primals):
+        key = tuple((np.shape(a), np.asarray(a).tobytes()) for a in primals)
+        with lock:
+            if key not in known:
+                if len(known) > KEPT:
+                    known.clear()
+                known[key] = run(*primals)
+            return known[key]
+
+    return remembered
+
+
+def _remembering(truth: Callable) -> Callable:
+    """What NumPy calls number by number keeps what it gave: of many numbers one is moved at a time."""
+    if not isinstance(truth, np.vectorize) or truth.signature is not None or truth.excluded:
+        return truth
+    return np.vectorize(functools.lru_cache(KEPT)(truth.pyfunc), truth.otypes)
 
 
 def _numpy(array):

@@ -24,8 +24,8 @@ class Profile:
 
 
 COSTLY = (
-    *("jacobian", "differences", "complex_step", "adjoint_identity", "taylor", "eager", "repeatable", "vmap", "nested"),
-    *("sharded", "second_order", "precision", "shapes"),
+    *("jacobian", "differences", "complex_step", "adjoint_identity", "taylor"),
+    *("eager", "repeatable", "vmap", "alone", "nested", "sharded", "second_order", "precision", "shapes"),
 )
 PROFILES = {
     "quick": Profile("quick", ("ties", "zeros", "large"), 0, 2, without=COSTLY),

@@ -12,7 +12,7 @@ import numpy as np
 
 from manual_backprop.signature import kind_of
 
-from .kept import free, is_mask, kept
+from .kept import ends, free, is_mask, kept
 from .wholes import Use, other_integers, other_mask
 from .widening import kind
 
@@ -61,6 +61,16 @@ def _edges(rng, shape, near):
     return drawn.reshape(shape)
 
 
+def _between_edges(rng, shape, near):
+    """Midway between neighbouring edges, where a branch lies that is seldom entered."""
+    return rng.choice((near[1:] + near[:-1]) / 2 if near.size > 1 else near, shape) + rng.normal(size=shape) * 2.0**-12
+
+
+def _minute(rng, shape, near):
+    """Below the smallest number that the function knows, as an epsilon."""
+    return rng.normal(size=shape) * np.min(np.abs(near), where=near != 0, initial=1.0) / 16
+
+
 VALUES = {
     "fresh": lambda rng, shape, near: rng.normal(size=shape),
     "ties": _tied,
@@ -72,9 +82,12 @@ VALUES = {
     "huge": lambda rng, shape, near: rng.normal(size=shape) * 2.0**10,  # and double precision at 710
     "tiny": lambda rng, shape, near: rng.normal(size=shape) * 2.0**-12,
     "mixed sizes": _mixed,
+    "minute": _minute,
+    "between edges": _between_edges,
     "edges": _edges,
+    "ends": lambda rng, shape, near: rng.normal(size=shape),  # and some of its range: see `_at_the_ends`
 }
-KINKED = ("ties", "zeros", "nothing but zeros", "equal rows", "edges")
+KINKED = ("ties", "zeros", "nothing but zeros", "equal rows", "edges", "ends")
 
 
 def cotangents(rng: np.random.Generator, outputs, sparse: bool = False) -> tuple:
@@ -131,7 +144,14 @@ def _other(rng, a, chosen, words, near):
         return a
     if np.ndim(a) == 0:
         return _lone(rng, a, words)
-    return np.asarray(kept(a)[1](VALUES[words](rng, np.shape(a), near)), np.float64)
+    made = np.asarray(kept(a)[1](VALUES[words](rng, np.shape(a), near)), np.float64)
+    return _at_the_ends(rng, made, ends(a)) if words == "ends" else made
+
+
+def _at_the_ends(rng, made, ends):
+    places = rng.permutation(made.size)[: (made.size + 1) // 2] if ends else []
+    made.reshape(-1)[places] = np.resize(ends, len(places))
+    return made
 
 
 def _lone(rng, a, words):

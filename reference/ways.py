@@ -181,6 +181,18 @@ def _sharded() -> Way:
     )
 
 
+def _alone() -> Way:
+    def one(call):
+        return dataclasses.replace(call, chosen=(call.chosen[call.index],), index=0)
+
+    return Way(
+        "alone",
+        "where it alone is differentiated",
+        lambda call: one(call).derivative(),
+        lambda call: [f"got = {_compiled(one(call))}"],
+    )
+
+
 # --- the cotangent ---------------------------------------------------------------------------------------------------
 
 
@@ -276,6 +288,7 @@ def _mapped(chosen, names, powers):
 
 
 PARTICULAR = {
+    "alone": lambda *_: [_alone()],
     "vmap": _mapped,
     "nested": lambda *_: map(_inside, INSIDE),
     "sharded": lambda *_: [_sharded()],

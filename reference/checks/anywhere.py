@@ -126,6 +126,37 @@ def vmap(session: Session) -> Iterator[Finding]:
             yield from _transformed(session, "vmap", trial, dtype, lane, f"wrong under vmap over {over} alone")
 
 
+PARTS = 4  # of the leaves, each differentiated without the others
+
+
+@named
+def alone(session: Session) -> Iterator[Finding]:
+    """Where the other arguments are held constant, an argument gets the same cotangent."""
+    trial, dtype = session.example[0], session.subject.dtype
+    leaves = [i for i, chosen in enumerate(session.subject.differentiated) if chosen]
+    if len(leaves) < 2:
+        raise CannotTell("one argument is differentiated, and so it is alone wherever it is")
+    local = session.local(trial.primals, dtype)
+    parts = [list(part) for part in np.array_split(leaves, min(len(leaves), PARTS))]
+
+    def each(cast, cotangent):
+        bars = {}
+        for part in parts:
+            given = dict(enumerate(cast))
+
+            def of_part(*some, part=part, given=given):
+                return session.subject(*(given | dict(zip(part, some, strict=True))).values())
+
+            bars |= zip(part, jax.vjp(of_part, *(cast[i] for i in part))[1](cotangent), strict=True)
+        return tuple(bars.get(i) for i in range(len(cast)))
+
+    with local.precision(), jax.default_matmul_precision("highest"):
+        cast = session.subject.cast(trial.primals, dtype)
+        bars = compiled(each)(cast, local.cast_outputs(trial.cotangent))
+    answer = session.answer(trial, dtype)[0], bars
+    yield from _transformed(session, "alone", trial, dtype, answer, "wrong where it alone is differentiated")
+
+
 @named
 def nested(session: Session) -> Iterator[Finding]:
     """Inside scan, cond and checkpoint the derivative is the same."""

@@ -7,6 +7,7 @@ from collections.abc import Iterator
 import numpy as np
 
 from ..finding import Finding
+from ..kept import ends
 from ..points import constants
 from ..session import Session, malformed
 from ..trials import KINKED, other_values, with_its_own_integers
@@ -83,9 +84,13 @@ IN_TURN = 4  # arguments of which one alone lies on edges
 
 
 def _each(session, words):
-    """(words, -1), and where several arguments have edges, (words, which one alone has them)."""
-    arrays = [i for i, c in enumerate(session.subject.differentiated) if c and np.ndim(session.subject.example[i])]
+    """(words, -1), and where several arguments have edges or ends, (words, which one alone has them)."""
+    example = session.subject.example
+    arrays = [i for i, c in enumerate(session.subject.differentiated) if c and np.ndim(example[i])]
     for kind_of_values in words:
+        if kind_of_values == "ends":
+            yield from ((kind_of_values, i) for i in [i for i in arrays if ends(example[i])][:IN_TURN])
+            continue
         yield kind_of_values, -1
         if kind_of_values == "edges" and len(arrays) > 1:
             yield from ((kind_of_values, i) for i in arrays[:IN_TURN])

@@ -1,6 +1,7 @@
 """Beyond the example: second order, other dtypes, other lengths, what is kept in between."""
 
 import dataclasses
+import functools
 import math
 from collections.abc import Iterator
 
@@ -144,36 +145,32 @@ def _takes(session, primals, dtype) -> bool:
 
 
 def _reshaped(session):
-    made = list(other_lengths(session.subject.example, session.uses, session.profile.thorough))
-    if session.profile.thorough:
+    takes, thorough = functools.partial(_takes_shapes, session), session.profile.thorough
+    made = list(other_lengths(session.subject.example, session.uses, takes, thorough))
+    if thorough:
         return made
-    odd = [m for m in made if m[0] == "odd lengths"]
-    ones = [m for m in made if m[0].startswith("length 1")]
-    none = [m for m in made if m[0].startswith("length 0")]
     if session.profile.name != "default":
         return []
-    return [*odd, *_apart(session), *ones[:3], *none[:1], *_longer(session)]
+    ones = [m for m in made if m[0].startswith("length 1 ")]
+    none = [m for m in made if m[0].startswith("length 0 ")]
+    others = [m for m in made if m not in ones and m not in none]
+    apart = set_apart(session.subject.example, session.subject.names, session.uses, takes)
+    return [*others, *([apart] if apart else ()), *ones[:3], *none[:1], *_longer(session)]
+
+
+def _takes_shapes(session, shapes) -> bool:
+    local = session.local(session.subject.example, session.subject.dtype)
+    try:
+        with local.precision():
+            jax.eval_shape(session.subject, *_structs(session, shapes))
+    except Exception:  # whatever a function says of lengths that it does not take
+        return False
+    return True
 
 
 def _structs(session, shapes):
     cast = session.subject.cast(session.subject.example, session.subject.dtype)
     return [jax.ShapeDtypeStruct(shape, a.dtype) for shape, a in zip(shapes, cast, strict=True)]
-
-
-def _apart(session):
-    """Lengths that are equal in the example alone, set apart."""
-    local = session.local(session.subject.example, session.subject.dtype)
-
-    def takes(shapes):
-        try:
-            with local.precision():
-                jax.eval_shape(session.subject, *_structs(session, shapes))
-        except Exception:  # whatever a function says of lengths that it does not take
-            return False
-        return True
-
-    made = set_apart(session.subject.example, session.subject.names, session.uses, takes)
-    return [made] if made else []
 
 
 def _longer(session):
