@@ -55,14 +55,23 @@ def _said(session, leaf, failures, findings, until):
     if "repeatable" in wrong and of_leaf["repeatable"].fault == "impure":
         return Explanation("impure", of_leaf["repeatable"].message)
     eager = of_leaf.get("eager")  # which tries the first of the example's cotangents
-    first = any(f.trial is session.example[0] and f.dtype == session.subject.dtype for f in failures)
-    if "truth" in wrong and first and eager and eager.verdict == "right":
+    first = [f for f in failures if f.trial is session.example[0] and f.dtype == session.subject.dtype]
+    if "truth" in wrong and first and eager and eager.verdict == "right" and _other_without_jit(session, first[0]):
         return Explanation("transform", "wrong under jit, right without it")
     found = _explain(session, failures, until)
     bent = wrong & {"homogeneous", "additive", "zero"}
     if bent and (found is None or found.kind not in ("nonlinear", *BENDS)):
         return Explanation("nonlinear", of_leaf[min(bent)].message)
     return found
+
+
+def _other_without_jit(session, failed) -> bool:
+    """Whether what is computed without jit differs by more than rounding."""
+    place = session.subject.names.index(failed.finding.leaf)
+    local = session.local(failed.trial.primals, failed.dtype)
+    eager = np.asarray(local.hand(failed.trial.primals, failed.trial.cotangent, eager=True)[1][place], np.float64)
+    apart = np.abs(eager - np.asarray(failed.answer[1][place], np.float64))
+    return bool(np.any(~(apart <= failed.measured.allowance[1][place])))
 
 
 # What a leaf that is right at the example fails alone, the kind of mistake that this is, and words for it.
@@ -85,6 +94,8 @@ def _explain(session, failures: list[Failed], until):
     dense = [failed for failed in failures if not failed.trial.sparse] or failures
     plain = sorted(dense, key=lambda f: (_rank(f.finding.check), f.dtype != "float64", -f.finding.ratio))
     simplest = list({(f.finding.check, f.dtype): f for f in reversed(plain)}.values())[::-1][:EXPLAINED]
+    if _rank(simplest[0].finding.check) == 0:  # numbers of other values may fit what is not so here
+        simplest = [f for f in simplest if _rank(f.finding.check) == 0]
     found = _rounded(session, simplest[0])
     for failed in simplest:
         if found is None or found.vague:

@@ -124,7 +124,7 @@ def called_back(run: Callable, primals) -> Callable:
         with np.errstate(all="ignore"):
             found = [at(point) for point in zip(*stacks, strict=True)]
         outs = [
-            np.stack(out).reshape(*many, *shape) for out, shape in zip(zip(*found, strict=True), outputs, strict=True)
+            np.stack(out).reshape((*many, *shape)) for out, shape in zip(zip(*found, strict=True), outputs, strict=True)
         ]
         return [out[..., None].view(np.uint32) for out in outs]
 
