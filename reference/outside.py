@@ -129,6 +129,8 @@ def called_back(run: Callable, primals) -> Callable:
         return [out[..., None].view(np.uint32) for out in outs]
 
     def of_arrays(*primals):
+        if any(map(jnp.iscomplexobj, primals)):
+            raise TypeError(f"{OUTSIDE}: no step leaves the real axis there")
         # Products by one: where rounding is measured, what goes in and what comes out is rounded.
         given = [jnp.asarray(a, d) for a, d in zip(primals, dtypes, strict=True)]
         given = [a * 1.0 if d == np.float64 else a for a, d in zip(given, dtypes, strict=True)]
