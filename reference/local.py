@@ -3,6 +3,7 @@
 The definition is the primal, whatever derivatives are written by hand inside it, as `widening` runs it.
 """
 
+import copy
 import functools
 from collections.abc import Callable
 
@@ -15,7 +16,7 @@ from manual_backprop.signature import kind_of
 from .interpreter import equations, open_jaxpr, walk
 from .oracles import ORACLES
 from .outside import OUTSIDE, called_back
-from .precision import compiled, rounded
+from .precision import compiled
 from .pullback import program, pull
 from .subject import Subject, Unusable
 from .widening import CannotWiden, coarsest, kind, steadied, widened
@@ -72,6 +73,13 @@ class Local:
         self.reverse, self.why = False, OUTSIDE
         with jax.enable_x64(True):
             self._must_agree(jax.eval_shape(self.definition, *self.wide))
+
+    @functools.cached_property
+    def own(self) -> "Local":
+        """The function itself in place of a truth that runs outside of JAX, which has no dtype: what rounding does."""
+        alone = copy.copy(self.subject)
+        alone.truth = alone.outside = None
+        return Local(alone, self.wide, self.dtype)
 
     def _must_agree(self, outputs):
         theirs, ours = ([o.shape for o in some] for some in (outputs, self.outputs))
@@ -176,16 +184,6 @@ class Local:
         """The outputs of the definition as it was written, in the dtype."""
         with self.precision(), jax.default_matmul_precision("highest"):
             return self._undifferentiated(*self.subject.cast(primals, self.dtype))
-
-    def rounding(self, primals) -> list:
-        """How far rounding may move the outputs of the function itself, in the dtype."""
-        with self.precision(), jax.default_matmul_precision("highest"):
-            errors = self._rounding(*self.subject.cast(primals, self.dtype))[1]
-        return [np.asarray(error, np.float64) for error in errors]
-
-    @functools.cached_property
-    def _rounding(self):
-        return rounded(jax.make_jaxpr(self.subject)(*self.subject.cast(self.wide, self.dtype)))
 
     def traces_alike(self) -> bool:
         """Whether the function is the same equations with the same constants whenever it is traced."""

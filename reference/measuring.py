@@ -27,7 +27,25 @@ def measure(local: Local, trial: Trial, dtype: str, by_differences: bool = False
         except (ValueError, NotImplementedError, TypeError, AssertionError) as error:
             local.reverse = False
             local.why = str(error).split("\n")[0]
-    return _in_reverse(local, trial, dtype) if local.reverse else _without_reverse(local, trial, dtype, by_differences)
+    if local.reverse:
+        return _in_reverse(local, trial, dtype)
+    found = _without_reverse(local, trial, dtype, by_differences)
+    return _as_its_own(local, trial, dtype, found) if local.subject.outside else found
+
+
+def _as_its_own(local, trial, dtype, found):
+    """With the allowance of the function itself where that is more: a truth outside of JAX is rounded nowhere."""
+    try:
+        own = _in_reverse(local.own, trial, dtype) if local.own.reverse is not False else found
+        local.own.reverse = own is not found
+    except (ValueError, NotImplementedError, TypeError, AssertionError):
+        local.own.reverse, own = False, found
+
+    def more(allowed, of_own):
+        return None if allowed is None else np.where(np.isfinite(of_own), np.maximum(allowed, of_own), allowed)
+
+    pairs = zip(found.allowance, own.allowance, strict=True)
+    return Yardstick(found.truth, tuple(tuple(map(more, *pair)) for pair in pairs))
 
 
 def _in_reverse(local, trial, dtype):
@@ -79,17 +97,11 @@ def _around(local, trial, rows, estimates, by_differences):
 
 def _underestimated(local, rows, outs, reach) -> float:
     """How many times more the function's own rounding moves its output than its arguments' rounding does."""
-    if local.subject.definition is not None:  # a derivative: what is written is what is asked about
+    if local.subject.definition is not None or local.subject.outside:  # what is written is what is asked about
         return 1.0
-    if local.subject.outside:  # which knows no dtype: the function's own is measured
-        offs = [local.rounding(rows[0][0])]
-    else:
-        values = [local.plainly(primals) for primals, _ in rows]
-        offs = [
-            [np.abs(np.asarray(a, np.float64) - b) for a, b in zip(*pair, strict=True)]
-            for pair in zip(values, outs, strict=True)
-        ]
     worst = 0.0
-    for off, allowed in ((off, allowed) for row in offs for off, allowed in zip(row, reach, strict=True)):
-        worst = max(worst, float(np.max(off / allowed, where=np.isfinite(off), initial=0.0)))
+    for (primals, _), out in zip(rows, outs, strict=True):
+        for own, value, allowed in zip(local.plainly(primals), out, reach, strict=True):
+            off = np.abs(np.asarray(own, np.float64) - value)
+            worst = max(worst, float(np.max(off / allowed, where=np.isfinite(off), initial=0.0)))
     return max(1.0, SLACK * worst)

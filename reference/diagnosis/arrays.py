@@ -77,7 +77,7 @@ def factor(failure: Failure):
     telling = np.count_nonzero(np.abs(truth) > allowance)
     if telling < 2 < truth.size:
         return None
-    if np.size(failure.cotangent) == 1 and failure.cotangent is not None and not isinstance(failure.cotangent, tuple):
+    if not isinstance(failure.cotangent, tuple | None) and np.size(failure.cotangent) == 1:
         inverse = 1 / complex(np.ravel(failure.cotangent)[0]).real
         if failure.explains(inverse * truth, factor=abs(inverse)):
             return Explanation(
