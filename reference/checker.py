@@ -48,7 +48,8 @@ def check(
                lengths are tried as well; what the examples have in common (positive, sorted, rows that sum to one,
                a symmetric matrix) is kept
     argnums    which arguments to differentiate; all that hold floats, if left out
-    truth      a plain implementation of the same function, where the function's own primal cannot be differentiated
+    truth      a plain implementation of the same function, where the function's own primal cannot be differentiated;
+               what JAX cannot trace (NumPy, SciPy, mpmath, PyTorch) is called with float64 and told by differences
     checks     names of `checks.CHECKS` to run; all, if left out
     profile    'quick', 'default' or 'thorough'
     seconds    for one check, before it is given up

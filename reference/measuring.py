@@ -38,11 +38,12 @@ def _as_its_own(local, trial, dtype, found):
     try:
         own = _in_reverse(local.own, trial, dtype) if local.own.reverse is not False else found
         local.own.reverse = own is not found
-    except (ValueError, NotImplementedError, TypeError, AssertionError):
+    except (ValueError, NotImplementedError, TypeError, AssertionError, jax.errors.JaxRuntimeError):
         local.own.reverse, own = False, found
 
     def more(allowed, of_own):
-        return None if allowed is None else np.where(np.isfinite(of_own), np.maximum(allowed, of_own), allowed)
+        known = allowed is not None and of_own is not None
+        return np.where(np.isfinite(of_own), np.maximum(allowed, of_own), allowed) if known else allowed
 
     pairs = zip(found.allowance, own.allowance, strict=True)
     return Yardstick(found.truth, tuple(tuple(map(more, *pair)) for pair in pairs))

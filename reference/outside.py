@@ -15,7 +15,8 @@ import numpy as np
 from jax import lax
 
 OUTSIDE = "the truth runs outside of JAX"
-KEPT = 2**14  # points, and numbers, where it was called
+KEPT = 2**14  # numbers where it was called, of what is called number by number
+NUMBERS = 2**22  # of all points together where it was called
 
 
 class NeitherWay(Exception):  # noqa: N818 - the caller names the function
@@ -53,7 +54,7 @@ def _kept(run: Callable) -> Callable:
         key = tuple((np.shape(a), np.asarray(a).tobytes()) for a in primals)
         with lock:
             if key not in known:
-                if len(known) > KEPT:
+                if len(known) * sum(map(np.size, primals)) > NUMBERS:
                     known.clear()
                 known[key] = run(*primals)
             return known[key]
