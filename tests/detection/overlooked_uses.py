@@ -32,6 +32,39 @@ def tangent_of_the_second_argument_alone():
     return function
 
 
+def damped(rate, x):
+    return jnp.exp(-rate * x) * jnp.sin(x)
+
+
+def damped_case(alone):
+    """`alone`: the slope by x where the rate does not move."""
+    function = jax.custom_jvp(damped)
+
+    def rule(primals, tangents):
+        (rate, x), (rate_dot, x_dot) = primals, tangents
+        y = damped(rate, x)
+        own = jnp.exp(-rate * x) * jnp.cos(x)
+        fixed = isinstance(rate_dot, SymbolicZero)
+        out = jnp.zeros_like(y) if fixed else -x * y * rate_dot
+        if not isinstance(x_dot, SymbolicZero):
+            out += (alone(own, rate * y) if fixed else own - rate * y) * x_dot
+        return y, out
+
+    function.defjvp(rule, symbolic_zeros=True)
+    return function
+
+
+@wrong("missing_path", "missing_term", "transform", args="f32[4]>0<1 f32[4]>0<1")
+def damping_forgotten_where_its_rate_is_fixed():
+    """With both arguments moving the rule is right."""
+    return damped_case(lambda own, damping: own)
+
+
+@right(args="f32[4]>0<1 f32[4]>0<1")
+def damping_where_its_rate_is_fixed():
+    return damped_case(lambda own, damping: own - damping)
+
+
 @wrong("dropped", "missing_path", "transform", "located", args="f32[3,4] f32[4,2]")
 def layer_whose_frozen_weight_stops_everything():
     """Where the weight is not differentiated the input is not heard either."""

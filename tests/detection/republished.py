@@ -321,7 +321,7 @@ def shifted_gelu(x, b):
 
 def shifted_case(collect):
     def backward(saved, g):
-        h, k = sum(saved), np.sqrt(2 / np.pi).astype(np.float32)
+        h, k = sum(saved), float(np.sqrt(2 / np.pi))
         t = jnp.tanh(k * (h + 0.044715 * h**3))
         bar = g * ((1 + t) / 2 + h * (1 - t * t) * k * (1 + 3 * 0.044715 * h * h) / 2)
         return bar, collect(bar)
