@@ -136,6 +136,8 @@ def check(names, expression, shape, values, seed, dtypes, platform, verbose, out
 
 def _check_functions(names, options, output, platform, verbose):
     _use(platform)
+    from manual_backprop.reference.patience import leave
+
     from . import check_targets
 
     chosen = check_targets.asked(names, options)
@@ -144,7 +146,9 @@ def _check_functions(names, options, output, platform, verbose):
             "name rules, or functions as package.module:function, or give one --expression, "
             "or list functions in [tool.manual-backprop] of pyproject.toml"
         )
-    sys.exit(check_targets.run(chosen, _writable(output) if output is not None else None, _command_line(), verbose))
+    code = check_targets.run(chosen, _writable(output) if output is not None else None, _command_line(), verbose)
+    leave(code)
+    sys.exit(code)
 
 
 @main.command()

@@ -35,6 +35,18 @@ def pytest_configure(config):
         config.pluginmanager.register(_Report(config), "manual-backprop-report")
 
 
+@pytest.hookimpl(trylast=True)
+def pytest_sessionfinish(session, exitstatus):
+    session.config.add_cleanup(lambda: _leave(session.config, exitstatus))
+
+
+def _leave(config, exitstatus):
+    """Python aborts where it ends beside what a check has given up; how a worker of pytest-xdist ends, nobody asks."""
+    patience = sys.modules.get("manual_backprop.reference.patience")
+    if patience and not hasattr(config, "workerinput"):
+        patience.leave(int(exitstatus))
+
+
 def _load_profile(profile):
     try:
         from manual_backprop.reference.strategies import load_profile

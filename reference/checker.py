@@ -4,7 +4,6 @@ import concurrent.futures
 import functools
 import os
 import pathlib
-import threading
 import time
 import traceback
 from collections.abc import Callable, Iterable
@@ -17,6 +16,7 @@ from .checks import CHECKS
 from .checks.naming import first_line
 from .explaining import explained, severity
 from .finding import CannotTell, Finding
+from .patience import within
 from .profiles import PROFILES
 from .progress import progress
 from .reproducing import reproduced
@@ -26,6 +26,8 @@ from .subject import Subject, Unusable, real_outputs
 
 HERE = pathlib.Path(__file__).parent
 SECONDS = 60.0  # for one check, before it is given up
+GIVEN_UP = "given up after"
+AT_THE_EXAMPLE = ("value", "truth")
 FIRST = ("value", "structure", "truth", "values", "kinks")  # what they measure, the others use
 
 
@@ -94,8 +96,15 @@ def _run(session, chosen, seconds, at) -> list[Finding]:
         at(name)
         return _one(session, name, seconds)
 
-    for name in chosen:
-        findings += one(name) if name in FIRST else ()
+    for name in [name for name in chosen if name in FIRST]:
+        found = one(name)
+        findings += found
+        hangs = any((finding.message or "").startswith(GIVEN_UP) for finding in found)
+        if hangs and name in AT_THE_EXAMPLE:  # where all others begin
+            message = f"not asked: {name} was given up at the example's own values"
+            make = functools.partial(Finding, str(session.subject), leaf="", dtype=session.subject.dtype)
+            asked = {finding.check for finding in findings}
+            return findings + [make(check=n, verdict="abstained", message=message) for n in chosen if n not in asked]
     with concurrent.futures.ThreadPoolExecutor(os.cpu_count()) as pool:  # XLA compiles outside of Python's lock
         for found in pool.map(one, [name for name in chosen if name not in FIRST]):
             findings += found
@@ -127,8 +136,8 @@ def _must_run(session, seconds):
     """Refuse a function that cannot be called, traced or compiled, takes for ever, or is never twice the same."""
     subject = session.subject
     try:
-        local = _within(seconds, lambda: session.local(subject.example, subject.dtype))
-        same = _within(seconds, lambda: local.traces_alike() and local.repeats())
+        local = within(seconds, lambda: session.local(subject.example, subject.dtype))
+        same = within(seconds, lambda: local.traces_alike() and local.repeats())
     except Unusable:
         raise
     except concurrent.futures.TimeoutError:
@@ -146,7 +155,7 @@ def _must_run(session, seconds):
 def _called(subject, seconds):
     """What the function gives when it is called without jit."""
     try:
-        return _within(seconds, lambda: subject.function(*subject.arrays()))
+        return within(seconds, lambda: subject.function(*subject.arrays()))
     except concurrent.futures.TimeoutError:
         raise Unusable(f"{subject}: the function itself takes longer than {seconds:g} seconds") from None
     except Exception as error:
@@ -158,7 +167,7 @@ def _raises(session, chosen, seconds) -> list[Finding]:
     """What a derivative raises when it is traced, once for all checks; what has no derivative at all is refused."""
     local = session.local(session.subject.example, session.subject.dtype)
     try:
-        _within(seconds, lambda: local.by_hand)
+        within(seconds, lambda: local.by_hand)
         return []
     except Exception as error:
         if local.autodiff_raises(type(error), first_line(error)):  # so nothing written by hand was asked
@@ -179,7 +188,7 @@ def _one(session, name, seconds) -> list[Finding]:
     """The findings of one check, whatever becomes of it."""
     make = {"subject": str(session.subject), "check": name, "leaf": "", "dtype": session.subject.dtype}
     try:
-        return _within(seconds, lambda: list(CHECKS[name](session)))
+        return within(seconds, lambda: list(CHECKS[name](session)))
     except CannotTell as reason:
         return [Finding(**make, verdict="abstained", message=str(reason))]
     except Exception as error:
@@ -190,7 +199,7 @@ def _raised(error, seconds) -> dict:
     """What is said of what went wrong instead of giving cotangents; what takes long may be right."""
     said = f"{type(error).__name__}: {first_line(error)}"
     if isinstance(error, concurrent.futures.TimeoutError):
-        return {"verdict": "abstained", "message": f"given up after {seconds:g} seconds; seconds= allows more"}
+        return {"verdict": "abstained", "message": f"{GIVEN_UP} {seconds:g} seconds; seconds= allows more"}
     if _of_our_own(error):
         return {"verdict": "abstained", "message": f"this check itself failed, which is a mistake of its own: {said}"}
     if isinstance(error, MemoryError):
@@ -211,25 +220,10 @@ def _of_our_own(error) -> bool:
     return bool(asked) and HERE in asked[-1].parents
 
 
-def _within(seconds, work):
-    """work(), in a thread that is left alone when its time is over: what hangs inside XLA cannot be stopped."""
-    done: concurrent.futures.Future = concurrent.futures.Future()
-
-    def run():
-        try:
-            with np.errstate(all="ignore"):  # what is not finite is judged; NumPy need not say it as well
-                done.set_result(work())
-        except BaseException as error:
-            done.set_exception(error)
-
-    threading.Thread(target=run, daemon=True).start()
-    return done.result(timeout=seconds)
-
-
 def _helped(work, seconds):
     """What comes of it in time: words and lines for a failure are a help, and no reason to hang with what hangs."""
     try:
-        return _within(seconds, work)
+        return within(seconds, work)
     except concurrent.futures.TimeoutError:
         return None
 

@@ -4,6 +4,7 @@ import numpy as np
 
 from .allowance import SLACK, scale, unit
 from .discrepancy import discrepancy
+from .interpreter import settles
 from .widening import CannotWiden
 
 HUGE = "huge"  # values in the thousands
@@ -15,7 +16,15 @@ def excuse(session, trial, dtype, place, value, apart) -> tuple[str, str] | None
         return "abstained", "of nothing at all: not finite, as a mean of no numbers"
     if place is None:  # of an output
         return None
+    if not trial.given and _searched(session, trial, dtype, apart):
+        return "abstained", "what searches is as exact as it stops, and half of the digits are left here"
     return _digits_lost(session, trial, dtype, place, apart) or _overflows(session, trial, dtype, place, value)
+
+
+def _searched(session, trial, dtype, apart):
+    local, bars = session.local(trial.primals, dtype), session.measured(trial, dtype).truth[1]
+    half = np.sqrt(unit(local.unit)) * max((scale(bar) for bar in bars if bar is not None), default=0.0)
+    return apart.absolute <= half and (settles(local.equations) or settles(session.by_hand))
 
 
 def _digits_lost(session, trial, dtype, place, apart):

@@ -7,6 +7,8 @@ import jax.numpy as jnp
 import numpy as np
 from jax import lax
 
+from manual_backprop.signature import kind_of
+
 from .written import written_at
 
 
@@ -56,6 +58,40 @@ def settles(closed) -> bool:
     return any(jax.dtypes.issubdtype(atom.aval.dtype, np.floating) for inner in asked for atom in inner.invars)
 
 
+def settled(closed, arguments):
+    """Whether the loops of a function end because a number is small enough, and not at a limit of their steps.
+
+    Loops inside of other loops, and in branches, are not asked.
+    """
+    ends = []
+
+    def loop(params, inputs, inside):
+        outputs = _while(params, inputs, inside)
+        ask, start = inputs[: params["cond_nconsts"]], inputs[params["cond_nconsts"] + params["body_nconsts"] :]
+        (goes_on, *before), (_, *after) = (_asked(params["cond_jaxpr"], [*ask, *carry]) for carry in (start, outputs))
+        differs = [jnp.any(x != y) for x, y in zip(before, after, strict=True)]
+        found = jnp.any(jnp.asarray([*differs, jnp.logical_not(jnp.all(goes_on)), not differs]))
+        floats = [a for a in outputs if jax.dtypes.issubdtype(jnp.result_type(a), np.inexact)]
+        ends.append(jnp.all(jnp.asarray([found, *(jnp.all(jnp.isfinite(a)) for a in floats)])))
+        return outputs
+
+    walk(closed, arguments, control=_CONTROL | {"while": loop})
+    return jnp.all(jnp.asarray([True, *ends]))
+
+
+def _asked(closed, arguments) -> list:
+    """What a condition says, and what each comparison of floats in it says."""
+    found = []
+
+    def noted(equation, inputs):
+        outputs = bind(equation, inputs)
+        if equation.primitive.name in _COMPARES and kind_of(equation.invars[0].aval) == "float":
+            found.append(outputs[0])
+        return outputs
+
+    return [walk(closed, arguments, noted)[0], *found]
+
+
 def bind(equation, inputs, **changed) -> list:
     """The outputs of one equation, with some of its parameters changed."""
     params = equation.params | changed
@@ -66,12 +102,17 @@ def bind(equation, inputs, **changed) -> list:
 
 
 def walk(
-    closed, arguments, apply: Callable = bind, constant: Callable = lambda value: value, enter: Callable = called
+    closed,
+    arguments,
+    apply: Callable = bind,
+    constant: Callable = lambda value: value,
+    enter: Callable = called,
+    control: dict | None = None,
 ) -> list:
     """Run a traced function with `apply(equation, inputs) -> outputs` for every equation that computes.
 
     Loops, branches and what `enter` gives of a call are entered; constants pass through `constant`.  Where `apply` has
-    a method `during(step)`, that is what applies in a step of a loop.
+    a method `during(step)`, that is what applies in a step of a loop.  `control` are loops and branches in other words.
     """
     jaxpr, constants = open_jaxpr(closed)
     start = [*map(constant, constants), *arguments]
@@ -80,17 +121,17 @@ def walk(
     def read(atom):
         return constant(_literal(atom)) if hasattr(atom, "val") else known[atom]
 
-    def inside(closed, arguments, step=None):
+    def inside(closed, arguments, step=None, control=None):
         during = apply if step is None or not hasattr(apply, "during") else apply.during(step)
-        return walk(closed, arguments, during, constant, enter)
+        return walk(closed, arguments, during, constant, enter, control)
 
     for equation in jaxpr.eqns:
         with written_at(equation, closed):
             inputs = [read(atom) for atom in equation.invars]
             if equation.primitive.name in _CONTROL:
-                outputs = _CONTROL[equation.primitive.name](equation.params, inputs, inside)
+                outputs = (control or _CONTROL)[equation.primitive.name](equation.params, inputs, inside)
             elif (function := enter(equation)) is not None:
-                outputs = inside(function, inputs)
+                outputs = inside(function, inputs, control=control)
             else:
                 outputs = apply(equation, inputs)
             known.update(zip(equation.outvars, outputs, strict=True))
@@ -145,4 +186,5 @@ def _cond(params, inputs, inside):
     return lax.switch(inputs[0], branches, *inputs[1:])
 
 
+_COMPARES = names("gt ge lt le")
 _CONTROL = {"scan": _scan, "while": _while, "cond": _cond}

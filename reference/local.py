@@ -13,7 +13,7 @@ import numpy as np
 
 from manual_backprop.signature import kind_of
 
-from .interpreter import equations, open_jaxpr, walk
+from .interpreter import equations, open_jaxpr, settled, settles, walk
 from .oracles import ORACLES
 from .outside import OUTSIDE, called_back
 from .precision import compiled
@@ -128,6 +128,19 @@ class Local:
     def stops_gradient(self) -> bool:
         """Whether the definition holds something constant on purpose."""
         return "stop_gradient" in str(self.equations)
+
+    def settles_at(self, primals, cotangent=None) -> bool:
+        """Whether the loops of the definition, or with a cotangent of the derivative by hand, find what they search."""
+        with jax.enable_x64(True) if cotangent is None else self.precision():
+            if cotangent is not None:
+                primals = *self.subject.cast(primals, self.dtype), *self.cast_outputs(cotangent)
+            searching = self._searching[cotangent is not None]
+            return searching is None or bool(searching(*primals))
+
+    @functools.cached_property
+    def _searching(self):
+        both = self.equations, self.by_hand[0]
+        return [compiled(functools.partial(_settled, each)) if settles(each) else None for each in both]
 
     @functools.cached_property
     def asked_for(self) -> tuple[float, ...]:
@@ -256,6 +269,10 @@ class Steady:
 def _equal(a, b) -> bool:
     a, b = (jax.random.key_data(each) if kind_of(each) == "key" else each for each in (a, b))
     return np.array_equal(a, b, equal_nan=np.issubdtype(np.asarray(a).dtype, np.inexact))
+
+
+def _settled(closed, *arguments):
+    return settled(closed, arguments)
 
 
 def _coarsest(traced, dtype):

@@ -7,9 +7,10 @@ differences, at the point and at its nudges; what rounding does inside of the fu
 import jax
 import numpy as np
 
-from .allowance import COPIES, PAIRS, SLACK, Yardstick, copies, least, scale, unit, yardsticks
+from .allowance import COPIES, SLACK, Yardstick, copies, least, scale, unit, yardsticks
 from .estimates import Abstains
 from .finding import CannotTell
+from .interpreter import settles
 from .kinks import floating
 from .local import Local
 from .trials import Trial
@@ -58,7 +59,10 @@ def _without_reverse(local, trial, dtype, by_differences):
         try:
             at = copies((trial.primals, trial.cotangent), local.unit, dtype, local.asked_for)
             rows = [jax.tree.map(lambda a, i=i: a[i] if floating(a) else a, at) for i in range(COPIES)]
-            estimates = [local.oracle(name)(*row) for row in rows[: 1 + 2 * (name == "jacfwd") * PAIRS]]
+            oracle = local.oracle(name)
+            estimates = [oracle(*rows[0])]
+            if name == "jacfwd":  # of differences, one is all that there is time for
+                estimates += [oracle(*row, doubt=False) for row in rows[1:]]
         except Abstains as reason:
             local.why = reason.reason
             continue
@@ -74,7 +78,8 @@ def _around(local, trial, rows, estimates, by_differences):
     out, bars = outs[0], estimates[0].value
 
     # Differences of a number that does not move are as exact as those of numbers that do.
-    least_size = max((scale(bar) for bar in bars if bar is not None), default=0.0) * by_differences
+    by_steps = by_differences or settles(local.equations)  # a search that ends leaves something, however small
+    least_size = max((scale(bar) for bar in bars if bar is not None), default=0.0) * by_steps
 
     def allowed(bar, error, size, *others):
         if bar is None:

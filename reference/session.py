@@ -245,6 +245,10 @@ class Session:
         if not all(np.isfinite(leaf).all() for leaf in truth_out):
             self.outside.append(trial.words)
             return
+        at = self.rounded(trial, dtype)
+        if not (local.settles_at(at.primals) and (trial.given or local.settles_at(at.primals, at.cotangent))):
+            self.outside.append(f"{trial.words}: a search does not end there")
+            return
         names = [*self.subject.output_names(len(truth_out)), *self.subject.names]
         got = [*answer[0], *answer[1]]
         truths, allowances = [*truth_out, *truth_bars], [*yardstick.allowance[0], *yardstick.allowance[1]]

@@ -191,8 +191,12 @@ def main(arguments=None):
         checkers.remove("gradcheck")
     jobs = [(n, c, options.dtype, options.profile) for c in checkers for n in names]
     context = multiprocessing.get_context("spawn")
-    with concurrent.futures.ProcessPoolExecutor(options.jobs, context, max_tasks_per_child=25) as pool:
-        outcomes = list(pool.map(work, jobs))
+    outcomes = []
+    with concurrent.futures.ProcessPoolExecutor(options.jobs, context) as pool:
+        for outcome in pool.map(work, jobs):
+            outcomes.append(outcome)
+            print(f"\r{len(outcomes)} of {len(jobs)}", end="", file=sys.stderr, flush=True)
+    print(file=sys.stderr)
     for checker in checkers:
         told(checker, [o for o in outcomes if o.checker == checker], known, options.verbose)
 
