@@ -44,15 +44,8 @@ def test_pytest_ends_beside_what_hangs(tmp_path):
 def test_what_hangs_at_the_example_is_waited_for_once(tmp_path):
     (tmp_path / "hanging.py").write_text(HANGS)
     start = time.monotonic()
-    ended = ran(
-        "-c",
-        "from manual_backprop.command.main import main; main()",
-        "check",
-        "hanging:hangs",
-        "--seconds",
-        "3",
-        where=tmp_path,
-    )
+    asked = "check", "hanging:hangs", "--args", "f32[3]", "--seconds", "3"
+    ended = ran("-c", COMMAND, *asked, where=tmp_path)
     assert time.monotonic() - start < 20  # and not three seconds for each of the checks
     assert ended.returncode == 1, ended.stderr
     assert "given up after 3 seconds" in ended.stdout
