@@ -5,7 +5,7 @@ from collections.abc import Iterator
 
 import numpy as np
 
-from ..allowance import SLACK, least
+from ..allowance import SLACK, least, scale, unit
 from ..discrepancy import discrepancy
 from ..finding import CannotTell, Finding
 from ..session import Session, malformed
@@ -30,10 +30,10 @@ def _linear(session, check, combine, message):
         for i, leaf in enumerate(session.subject.names):
             if not session.subject.differentiated[i] or allowances[i] is None or malformed(bars[i], outputs[1][i]):
                 continue
-            allowed = (
-                2 * np.where(np.isfinite(allowances[i]), allowances[i], np.inf) + SLACK * least(local.unit) / power
-            )
-            apart = discrepancy(np.asarray(bars[i], np.float64) / power, expected(i), allowed, local.unit)
+            got, wanted = np.asarray(bars[i], np.float64) / power, expected(i)
+            rounding = SLACK * (unit(local.unit) * scale(wanted) + least(local.unit) / power)
+            allowed = 2 * np.where(np.isfinite(allowances[i]), allowances[i], np.inf) + rounding
+            apart = discrepancy(got, wanted, allowed, local.unit)
             make = functools.partial(Finding, str(session.subject), check, leaf, dtype, example=trial.words)
             if apart and apart.ratio > 1:
                 yield make("wrong", **vars(apart), message=message.format(power=power), fault="nonlinear")
