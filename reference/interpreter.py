@@ -59,7 +59,7 @@ def settles(closed) -> bool:
 
 
 def settled(closed, arguments):
-    """Whether the loops of a function end because a number is small enough, and not at a limit of their steps.
+    """Whether the loops of a function end because a number became small enough: not at a limit of steps, not at once.
 
     Loops inside of other loops, and in branches, are not asked.
     """
@@ -68,9 +68,8 @@ def settled(closed, arguments):
     def loop(params, inputs, inside):
         outputs = _while(params, inputs, inside)
         ask, start = inputs[: params["cond_nconsts"]], inputs[params["cond_nconsts"] + params["body_nconsts"] :]
-        (goes_on, *before), (_, *after) = (_asked(params["cond_jaxpr"], [*ask, *carry]) for carry in (start, outputs))
-        differs = [jnp.any(x != y) for x, y in zip(before, after, strict=True)]
-        found = jnp.any(jnp.asarray([*differs, jnp.logical_not(jnp.all(goes_on)), not differs]))
+        before, after = (_compared(params["cond_jaxpr"], [*ask, *carry]) for carry in (start, outputs))
+        found = jnp.any(jnp.asarray([jnp.any(x != y) for x, y in zip(before, after, strict=True)] or [True]))
         floats = [a for a in outputs if jax.dtypes.issubdtype(jnp.result_type(a), np.inexact)]
         ends.append(jnp.all(jnp.asarray([found, *(jnp.all(jnp.isfinite(a)) for a in floats)])))
         return outputs
@@ -79,8 +78,8 @@ def settled(closed, arguments):
     return jnp.all(jnp.asarray([True, *ends]))
 
 
-def _asked(closed, arguments) -> list:
-    """What a condition says, and what each comparison of floats in it says."""
+def _compared(closed, arguments) -> list:
+    """What each comparison of floats in a condition says."""
     found = []
 
     def noted(equation, inputs):
@@ -89,7 +88,8 @@ def _asked(closed, arguments) -> list:
             found.append(outputs[0])
         return outputs
 
-    return [walk(closed, arguments, noted)[0], *found]
+    walk(closed, arguments, noted)
+    return found
 
 
 def bind(equation, inputs, **changed) -> list:

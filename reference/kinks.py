@@ -19,7 +19,7 @@ FOCUS = 32  # numbers that are moved furthest, one by one
 LEAVES = 8  # arrays that are moved against the others
 
 
-def neighbours(primals, chosen=()) -> Iterator[tuple]:
+def neighbours(primals, chosen=(), masks_move: bool = False) -> Iterator[tuple]:
     """Stacks of copies of the primals moved by a very little, far and near by turns; the first copy is not moved.
 
     All move up, ties move together, then each number its own way, then each array against the others; then each
@@ -42,17 +42,17 @@ def neighbours(primals, chosen=()) -> Iterator[tuple]:
         half = rows[start : start + PAIRS // 2]
         near = [row * CLOSER for row in half]
         moves = np.stack([np.zeros(flat.size), *half, *(-r for r in half), *near, *(-r for r in near)])
-        yield _moved(primals, floats, moves)
+        yield _moved(primals, floats, moves, masks_move)
 
 
-def _moved(primals, floats, moves):
+def _moved(primals, floats, moves, masks_move):
     split = iter(np.split(moves, np.cumsum([a.size for a in floats])[:-1], axis=1) if floats else ())
 
     def one(a):
         if not floating(a):
             return a
         size = scale(a) or 1.0
-        if is_mask(a):
+        if is_mask(a) and not masks_move:
             size, a = 0.0, np.asarray(a)  # of a mask, or of labels, nothing lies beside zero and one
         with np.errstate(invalid="ignore"):
             return a + next(split).reshape(COPIES, *np.shape(a)) * NEAR * (np.maximum(np.abs(a), size) if size else 0.0)
@@ -152,7 +152,8 @@ def at_odds(leaves, differentiated, dtype) -> list[tuple[int, str]]:
     for value in np.unique(flat[spread > allowance]):
         group = flat == value
         sums, total = around[:, group].sum(axis=1), got[group].sum()
-        room = (allowance + rounding + np.sqrt(NEAR) * spread)[group].sum()
+        measured = np.where(np.isfinite(allowance), allowance, 0.0)  # it is not, where autodiff is not
+        room = (measured + rounding + np.sqrt(NEAR) * spread)[group].sum()
         several = len(np.unique(owner[group])) > 1 and np.isfinite(sums).all() and np.isfinite(total)
         if several and not sums.min() - room <= total <= sums.max() + room:
             place = owner[group][np.argmax(np.abs(got - truth)[group])]

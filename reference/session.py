@@ -19,6 +19,7 @@ from .estimates import Abstains
 from .excuses import excuse
 from .finding import CannotTell, Finding
 from .interpreter import settles
+from .kept import is_mask
 from .kinks import at_odds, between, floating, focus, jumps, neighbours
 from .local import Local
 from .measuring import measure
@@ -58,7 +59,7 @@ class Session:
         self.outside: list[str] = []  # words of trials where the definition is not finite
         self.tried: set[tuple[str, str]] = set()  # (check, dtype) of all that was judged
         self._locals, self._measured, self._answers, self._around = {}, {}, {}, {}
-        self._smooth = set()
+        self._smooth, self.kinked = set(), set()  # where nothing kinks; (trial, dtype) where something does
 
     # --- what is compared --------------------------------------------------------------------------------------------
 
@@ -145,21 +146,21 @@ class Session:
         """The cotangents at points close by, stacked along a new first axis: see `neighbours`.  The last is kept."""
         return self._look_around(trial, dtype, tuple(chosen))[0]
 
-    def _look_around(self, trial, dtype, chosen):
+    def _look_around(self, trial, dtype, chosen, masks_move=False):
         """(the cotangents close by, whether the function jumps there)."""
-        key = id(trial), dtype, chosen
+        key = id(trial), dtype, chosen, masks_move
         if key not in self._around:
             at, found = self.rounded(trial, dtype), (None, False)
             if self.local(at.primals, dtype).reverse:
-                found = self._beside(at, dtype, chosen)
+                found = self._beside(at, dtype, neighbours(at.primals, chosen, masks_move))
             self._around = {key: (trial, found)}
         return self._around[key][1]
 
-    def _beside(self, at, dtype, chosen):
+    def _beside(self, at, dtype, stacks):
         stack = jax.tree.map(lambda a: np.stack([a] * COPIES) if floating(a) else a, at.cotangent)
         with jax.enable_x64(True), jax.default_matmul_precision("highest"):
             program = stacked_pullback(self.local(at.primals, dtype), STILL)
-            batches = [to_numpy(program(moved, stack)) for moved in neighbours(at.primals, chosen)]
+            batches = [to_numpy(program(moved, stack)) for moved in stacks]
         around = jax.tree.map(lambda *parts: np.concatenate([part[1:] for part in parts]), *(b for _, b in batches))
         return around, any(jumps(out) for outs, _ in batches for out in outs)
 
@@ -323,17 +324,27 @@ class Session:
             return None, None
         unit_of = self.local(trial.primals, dtype).unit
 
-        def seen(moved):
-            around, jumping = self._look_around(trial, dtype, tuple(moved))
+        def seen(far, masks_move=False):
+            moved = () if far is None else focus(trial.primals, place, far, truth)
+            around, jumping = self._look_around(trial, dtype, tuple(moved), masks_move)
             verdict = around and between(value, truth, allowance, around[place], primal, unit_of)
             beside = fits and jumping and verdict and verdict[0] == "wrong"  # where it is another function
             return around, None if beside else verdict
 
-        around, verdict = seen(() if fits else focus(trial.primals, place, value, truth))
+        around, verdict = seen(None if fits else value)
         if fits and verdict and verdict[0] == "wrong":
-            around, verdict = seen(focus(trial.primals, place, np.median(around[place], axis=0), truth))
+            around, verdict = seen(np.median(around[place], axis=0))
+        if (
+            not fits
+            and not (verdict and verdict[0] == "right")
+            and any(is_mask(a) for a in trial.primals if floating(a))
+        ):
+            others, other = seen(value, masks_move=True)  # what looks like a mask may be numbers
+            around, verdict = (others, other) if other and other[0] == "right" else (around, verdict)
         if fits and not verdict:
             self._smooth.add(here)
+        if verdict and verdict[0] == "right":
+            self.kinked.add((id(trial), dtype))
         return around, verdict
 
     def _like(self, i, trial, dtype):

@@ -12,7 +12,7 @@ from ..finding import CannotTell, Finding
 from ..programs import compiled
 from ..session import Session
 from ..trials import other_values
-from .naming import named
+from .naming import first_line, named
 
 LANES = 2
 
@@ -118,12 +118,24 @@ def vmap(session: Session) -> Iterator[Finding]:
         for trials in mixed
     ]
     with local.precision(), jax.default_matmul_precision("highest"):
-        results = compiled(everything)(stacked, cts)
+        try:
+            results = compiled(everything)(stacked, cts)
+        except Exception as error:
+            _must_be_mapped(session, stacked[0], ways[0], error)
+            raise
     for way, trials, (out, bars) in zip(ways, mixed, results, strict=True):
         over = "all arguments" if len(way) == len(floats) else session.subject.names[way[0]]
         for k, trial in enumerate(trials):
             lane = tuple(o[k] for o in out), tuple(None if b is None else b[k] for b in bars)
             yield from _transformed(session, "vmap", trial, dtype, lane, f"wrong under vmap over {over} alone")
+
+
+def _must_be_mapped(session, stacked, way, error):
+    """What cannot be mapped without its derivative either, is no fault of that."""
+    try:
+        jax.eval_shape(jax.vmap(session.subject, [0 if i in way else None for i in range(len(stacked))]), *stacked)
+    except Exception:
+        raise CannotTell(f"the function itself does not go under vmap: {first_line(error)}") from None
 
 
 PARTS = 4  # of the leaves, each differentiated without the others

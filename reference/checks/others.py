@@ -55,8 +55,8 @@ SLOPES = ("differences", "complex_step")
 
 def _must_not_be_a_convention(session, trial, dtype):
     """At a kink an oracle has a choice of its own, or the slope of no side."""
-    found = session.judge("kinks", trial, dtype, session.answer(trial, dtype), outputs=False, remember=False)
-    if any(finding.verdict == "right" and finding.message for finding in found):
+    found = list(session.judge("kinks", trial, dtype, session.answer(trial, dtype), outputs=False, remember=False))
+    if (id(trial), dtype) in session.kinked and all(finding.verdict != "wrong" for finding in found):
         raise CannotTell("the example lies on a kink, where the derivative is a convention: see truth")
 
 
@@ -145,16 +145,27 @@ def taylor(session: Session) -> Iterator[Finding]:
 
     with jax.enable_x64(True):
         program = compiled(moved)
-        along = np.asarray([float(program(h)) for h in np.append(0.0, steps)])
+        start, *along = (float(program(h)) for h in np.concatenate([[0.0], steps, -steps]))
+    forth, back = np.reshape(along, (2, -1)) - start
     slope = sum(float(np.vdot(np.asarray(bars[i], np.float64), v[i])) for i in floats)
-    left = np.abs(along[1:] - along[0] - steps * slope)
-    floor = 64 * np.finfo(np.float64).eps * max(np.max(np.abs(along)), 1e-300) + steps * unit(local.unit) * SLACK * sum(
-        float(np.sum(np.abs(np.asarray(bars[i], np.float64) * v[i]))) for i in floats
-    )
+    left = np.abs(forth - steps * slope)
+    floor = 64 * np.finfo(np.float64).eps * max(np.max(np.abs([start, *along])), 1e-300) + steps * unit(
+        local.unit
+    ) * SLACK * sum(float(np.sum(np.abs(np.asarray(bars[i], np.float64) * v[i]))) for i in floats)
     use = np.isfinite(left) & (left > 8 * floor)
     if use.sum() < 4:
         raise CannotTell("the function is straight, or its remainder drowns in rounding")
-    order = float(np.polyfit(np.log2(steps[use][-4:]), np.log2(left[use][-4:]), 1)[0])
+    bent = np.abs(forth + back)[use][-4:]
+    if np.all(bent > 8 * floor[use][-4:]) and _order(steps[use][-4:], bent) < HALF_WAY:
+        raise CannotTell("the function has a kink at the example: its slopes on either side differ")
+    order = _order(steps[use][-4:], left[use][-4:])
     make = functools.partial(Finding, str(session.subject), "taylor", "all arguments", dtype, example=trial.words)
     said = f"the remainder falls with h^{order:.2f}; with a right derivative it is h^2"
-    yield make("right", message=said) if order > 1.5 else make("wrong", ratio=np.inf, message=said)
+    yield make("right", message=said) if order > HALF_WAY else make("wrong", ratio=np.inf, message=said)
+
+
+HALF_WAY = 1.5  # between what is left of a wrong slope, which falls with h, and of a right one, with h²
+
+
+def _order(steps, left) -> float:
+    return float(np.polyfit(np.log2(steps), np.log2(left), 1)[0])
