@@ -19,11 +19,11 @@ FOCUS = 32  # numbers that are moved furthest, one by one
 LEAVES = 8  # arrays that are moved against the others
 
 
-def neighbours(primals, chosen=(), alone: bool = False, masks_move: bool = False) -> Iterator[tuple]:
+def neighbours(primals, chosen=(), masks_move: bool = False) -> Iterator[tuple]:
     """Stacks of copies of the primals moved by a very little, far and near by turns; the first copy is not moved.
 
     All move up, ties move together, then each number its own way, then each array against the others; then each
-    `chosen` number moves furthest, so that it comes first, or last, among its equals, and where that is asked, alone.
+    `chosen` number moves furthest, so that it comes first, or last, among its equals.
     """
     rng = np.random.default_rng(1)
     floats = [np.ravel(a) for a in primals if floating(a)]
@@ -33,7 +33,6 @@ def neighbours(primals, chosen=(), alone: bool = False, masks_move: bool = False
     rows += [rng.choice([-1.0, 1.0], flat.size) * rng.uniform(0.25, 1.0, flat.size) for _ in range(8)]
     owner = np.repeat(np.arange(len(floats)), [a.size for a in floats])
     rows += [np.where(owner == i, 1.0, -1.0) for i in range(len(floats))[:LEAVES] if len(floats) > 1]
-    rows += [(np.arange(flat.size) == index).astype(float) for index in chosen if alone]
     for index in (*chosen, *[None] * (-(len(chosen) + len(rows)) % (PAIRS // 2))):
         row = rng.choice([-1.0, 1.0], flat.size) * rng.uniform(0.25, 0.75, flat.size)
         row[[] if index is None else index] = 1.0

@@ -146,13 +146,13 @@ class Session:
         """The cotangents at points close by, stacked along a new first axis: see `neighbours`.  The last is kept."""
         return self._look_around(trial, dtype, tuple(chosen))[0]
 
-    def _look_around(self, trial, dtype, chosen, alone=False, masks_move=False):
+    def _look_around(self, trial, dtype, chosen, masks_move=False):
         """(the cotangents close by, whether the function jumps there)."""
-        key = id(trial), dtype, chosen, alone, masks_move
+        key = id(trial), dtype, chosen, masks_move
         if key not in self._around:
             at, found = self.rounded(trial, dtype), (None, False)
             if self.local(at.primals, dtype).reverse:
-                found = self._beside(at, dtype, neighbours(at.primals, chosen, alone, masks_move))
+                found = self._beside(at, dtype, neighbours(at.primals, chosen, masks_move))
             self._around = {key: (trial, found)}
         return self._around[key][1]
 
@@ -326,7 +326,7 @@ class Session:
 
         def seen(far, masks_move=False):
             moved = () if far is None else focus(trial.primals, place, far, truth)
-            around, jumping = self._look_around(trial, dtype, tuple(moved), fits, masks_move)
+            around, jumping = self._look_around(trial, dtype, tuple(moved), masks_move)
             verdict = around and between(value, truth, allowance, around[place], primal, unit_of)
             beside = fits and jumping and verdict and verdict[0] == "wrong"  # where it is another function
             return around, None if beside else verdict
@@ -334,6 +334,7 @@ class Session:
         around, verdict = seen(None if fits else value)
         if fits and verdict and verdict[0] == "wrong":
             around, verdict = seen(np.median(around[place], axis=0))
+            verdict = None if verdict and self._is_the_slope(trial, dtype, place, value, allowance) else verdict
         if (
             not fits
             and not (verdict and verdict[0] == "right")
@@ -346,6 +347,17 @@ class Session:
         if verdict and verdict[0] == "right":
             self.kinked.add((id(trial), dtype))
         return around, verdict
+
+    def _is_the_slope(self, trial, dtype, place, value, allowance) -> bool:
+        """Whether it is the slope along every single number, though not where all of them move."""
+        at = self.rounded(trial, dtype)
+        if sum(a.size for a in at.primals if floating(a)) > COORDINATES:
+            return False
+        try:
+            estimate = self.local(at.primals, dtype).oracle("richardson")(at.primals, at.cotangent)
+        except (Abstains, TypeError, ValueError, NotImplementedError):
+            return False
+        return bool(np.all(np.abs(value - estimate.value[place]) <= SLACK * estimate.error[place] + allowance))
 
     def _like(self, i, trial, dtype):
         return self.subject.cast(trial.primals, dtype)[i]
