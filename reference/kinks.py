@@ -100,6 +100,7 @@ def between(got, truth, allowance, around, primal, dtype) -> tuple[str, str] | N
         reach = np.where(lost, rounding + spread, reach + np.sqrt(NEAR) * spread)
         fits = np.isfinite(got) & (low - reach <= got) & (got <= high + reach)
         equal = settled & ~lost & (np.abs(got - np.where(settled, truth, 0)) <= allowance)
+        equal |= ~settled & ~np.isfinite(around).any(axis=0)  # nothing is known of these
         # Where the derivative jumps, what rounding allows is the jump itself: the sides say more.
         tight = rounding + np.sqrt(NEAR) * spread
         jump = settled & (4 * spread >= allowance) & (spread > rounding)
