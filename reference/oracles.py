@@ -31,12 +31,13 @@ BATCH_ELEMENTS = 2**20  # elements of perturbed primals held at a time
 def _autodiff(view, function):
     """Compile function(floats, others, cotangents) -> one cotangent per float leaf, with its rounding or without."""
     traced = view.trace(function, view.output_avals())
-    measured, alone = rounded(traced), compiled(lambda *arrays: walk(traced, jax.tree.leaves(arrays)))
+    programs, alone = {None: rounded(traced)}, compiled(lambda *arrays: walk(traced, jax.tree.leaves(arrays)))
 
-    def compute(floats, others, cotangents, domains=None, doubt=True):
+    def compute(floats, others, cotangents, domains=None, doubt=True, relative=None):
         if not doubt:
             return Estimate(view.tree(alone(floats, others, cotangents)), None)
-        values, errors = measured(floats, others, cotangents)
+        program = programs.get(relative) or programs.setdefault(relative, rounded(traced, relative=relative))
+        values, errors = program(floats, others, cotangents)
         return Estimate(view.tree(values), view.tree(errors))
 
     return compute

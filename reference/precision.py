@@ -90,13 +90,16 @@ def with_rounding(function: Callable, copies: int = COPIES) -> Callable:
     return lambda *arrays: rounded(jax.make_jaxpr(function)(*arrays), copies)(*arrays)
 
 
-def rounded(closed, copies: int = COPIES) -> Callable:
-    """As `with_rounding`, of a function that is traced already, compiled: (*arrays) -> (values, errors)."""
+def rounded(closed, copies: int = COPIES, relative: float | None = None) -> Callable:
+    """As `with_rounding`, of a function that is traced already, compiled: (*arrays) -> (values, errors).
+
+    relative  how far every result is moved, where that is not by the rounding of its own dtype
+    """
 
     @compiled
     def run(noise, *arrays):
         flat = jax.tree.leaves(arrays)
-        rows = jax.vmap(lambda noise: evaluate(closed, flat, Noise(noise)))(noise)
+        rows = jax.vmap(lambda noise: evaluate(closed, flat, Noise(noise, relative)))(noise)
         return [row[0] for row in rows], [_scatter(row) for row in rows]
 
     # No constant, since a compiler takes long over so many numbers.
@@ -122,8 +125,8 @@ def _scatter(row):
 class Noise:
     """Moves arrays by rounding errors; every use reads another window of the same random signs."""
 
-    def __init__(self, signs):
-        self.signs, self.uses = signs, 0
+    def __init__(self, signs, relative=None):
+        self.signs, self.relative, self.uses = signs, relative, 0
         self._usual = jnp.result_type(float)
         self._factors = self._factor(self._usual, ULPS)  # made here, outside every loop, for nearly all uses
 
@@ -144,7 +147,7 @@ class Noise:
         return lax.mul(array, lax.reshape(lax.slice(factor, (start,), (stop,)), shape))
 
     def _factor(self, dtype, ulps):
-        return (1 + self.signs * (ulps * jnp.finfo(dtype).eps)).astype(dtype)
+        return (1 + self.signs * (self.relative or ulps * jnp.finfo(dtype).eps)).astype(dtype)
 
 
 def evaluate(closed, arguments, noise: Callable) -> list:
