@@ -15,7 +15,7 @@ from .blame import blamed
 from .checks import CHECKS
 from .checks.naming import first_line
 from .explaining import explained, severity
-from .finding import CannotTell, Finding
+from .finding import GIVEN_UP, CannotTell, Finding
 from .patience import within
 from .profiles import PROFILES
 from .progress import progress
@@ -26,7 +26,6 @@ from .subject import Subject, Unusable, real_outputs
 
 HERE = pathlib.Path(__file__).parent
 SECONDS = 60.0  # for one check, before it is given up
-GIVEN_UP = "given up after"
 AT_THE_EXAMPLE = ("value", "truth")
 FIRST = ("value", "structure", "truth", "values", "kinks")  # what they measure, the others use
 
@@ -187,12 +186,14 @@ def _raises(session, chosen, seconds) -> list[Finding]:
 def _one(session, name, seconds) -> list[Finding]:
     """The findings of one check, whatever becomes of it."""
     make = {"subject": str(session.subject), "check": name, "leaf": "", "dtype": session.subject.dtype}
+    found: list[Finding] = []  # and kept, where what comes next takes too long
     try:
-        return within(seconds, lambda: list(CHECKS[name](session)))
+        within(seconds, lambda: found.extend(iter(CHECKS[name](session))))
+        return found
     except CannotTell as reason:
-        return [Finding(**make, verdict="abstained", message=str(reason))]
+        return [*found, Finding(**make, verdict="abstained", message=str(reason))]
     except Exception as error:
-        return [Finding(**make, **_raised(error, seconds))]
+        return [*found, Finding(**make, **_raised(error, seconds))]
 
 
 def _raised(error, seconds) -> dict:

@@ -3,6 +3,7 @@
 import dataclasses
 from typing import Literal
 
+GIVEN_UP = "given up after"  # how a check says that it took too long
 Verdict = Literal["right", "wrong", "raised", "abstained"]
 
 

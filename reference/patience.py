@@ -1,9 +1,12 @@
 """Work that is given up after a time, and how a process ends that gave some up.
 
-What hangs inside of XLA cannot be stopped, so its thread is left alone; Python, ending beside such a thread, aborts.
+Its thread is told to stop, and does so between two lines of Python.  What hangs inside of XLA never comes to that and
+is left alone; Python, ending beside such a thread, may abort.
 """
 
+import atexit
 import concurrent.futures
+import ctypes
 import os
 import sys
 import threading
@@ -11,6 +14,7 @@ from collections.abc import Callable
 
 import numpy as np
 
+LAST_WAIT = 5.0  # seconds, for a thread to come to its end when the process does
 _given_up: list[threading.Thread] = []
 
 
@@ -31,7 +35,18 @@ def within(seconds: float, work: Callable):
         return done.result(timeout=seconds)
     except concurrent.futures.TimeoutError:
         _given_up.append(thread)
+        ctypes.pythonapi.PyThreadState_SetAsyncExc(ctypes.c_ulong(thread.ident), ctypes.py_object(_GivenUp))
         raise
+
+
+class _GivenUp(BaseException):
+    """Raised inside of what is given up."""
+
+
+@atexit.register
+def _wait_for_the_rest():
+    for thread in _given_up:
+        thread.join(timeout=LAST_WAIT)
 
 
 def leave(code: int) -> None:
