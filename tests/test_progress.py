@@ -26,16 +26,17 @@ print("ok:", check(slow, np.ones(3, np.float32), profile="quick").ok)
 
 def on_a_terminal(code: str) -> str:
     pty = pytest.importorskip("pty", reason="there are no terminals of this kind here")
-    child, terminal = pty.fork()
-    if child == 0:
-        os.execv(sys.executable, [sys.executable, "-c", code])
+    ours, theirs = pty.openpty()
+    child = subprocess.Popen([sys.executable, "-c", code], stdin=theirs, stdout=theirs, stderr=theirs)
+    os.close(theirs)
     shown = b""
     try:
-        while part := os.read(terminal, 4096):
+        while part := os.read(ours, 4096):
             shown += part
     except OSError:  # it was closed
         pass
-    os.waitpid(child, 0)
+    os.close(ours)
+    child.wait()
     return shown.decode(errors="replace")
 
 
