@@ -98,8 +98,7 @@ def _run(session, chosen, seconds, at) -> list[Finding]:
     for name in [name for name in chosen if name in FIRST]:
         found = one(name)
         findings += found
-        hangs = any((finding.message or "").startswith(GIVEN_UP) for finding in found)
-        if hangs and name in AT_THE_EXAMPLE:  # where all others begin
+        if name in AT_THE_EXAMPLE and any(finding.given_up for finding in found):  # where all others begin
             message = f"not asked: {name} was given up at the example's own values"
             make = functools.partial(Finding, str(session.subject), leaf="", dtype=session.subject.dtype)
             asked = {finding.check for finding in findings}

@@ -4,7 +4,6 @@ import numpy as np
 
 from .allowance import SLACK, scale, unit
 from .discrepancy import discrepancy
-from .interpreter import settles
 from .widening import CannotWiden
 
 HUGE = "huge"  # values in the thousands
@@ -24,7 +23,7 @@ def excuse(session, trial, dtype, place, value, apart) -> tuple[str, str] | None
 def _searched(session, trial, dtype, apart):
     local, bars = session.local(trial.primals, dtype), session.measured(trial, dtype).truth[1]
     half = np.sqrt(unit(local.unit)) * max((scale(bar) for bar in bars if bar is not None), default=0.0)
-    return apart.absolute <= half and (settles(local.equations) or settles(session.by_hand))
+    return apart.absolute <= half and session.searches
 
 
 def _digits_lost(session, trial, dtype, place, apart):

@@ -40,6 +40,11 @@ class Finding:
     def ok(self) -> bool:
         return self.verdict in ("right", "abstained")
 
+    @property
+    def given_up(self) -> bool:
+        """Whether it took too long to find out."""
+        return bool(self.message) and self.message.startswith(GIVEN_UP)
+
     def __str__(self):
         head = f"{self.subject}: {self.leaf} in {self.dtype} " if self.leaf else f"{self.subject}: in {self.dtype} "
         if self.verdict in ("raised", "abstained"):

@@ -3,7 +3,7 @@
 import dataclasses
 import textwrap
 
-from .finding import GIVEN_UP, Finding
+from .finding import Finding
 
 WIDTH = 98  # of a line of what is printed
 
@@ -46,7 +46,7 @@ class Result:
         right = sum(f.verdict == "right" for f in self.findings)
         abstained = sum(f.verdict == "abstained" for f in self.findings)
         counts = f"{right} right, {len(self.failures)} wrong, {abstained} abstained"
-        late = dict.fromkeys(f.check for f in self.findings if (f.message or "").startswith(GIVEN_UP))
+        late = dict.fromkeys(f.check for f in self.findings if f.given_up)
         counts += f"; {', '.join(late)} given up, and not all was tried: seconds= allows more" if late else ""
         if not self.judged:
             reasons = "; ".join(dict.fromkeys(f.message or "" for f in self.findings if f.verdict == "abstained"))

@@ -91,6 +91,11 @@ class Session:
             return None
 
     @functools.cached_property
+    def searches(self) -> bool:
+        """Whether the definition or the derivative by hand has a loop that ends when a number is small enough."""
+        return settles(self.local(self.subject.example, self.subject.dtype).equations) or settles(self.by_hand)
+
+    @functools.cached_property
     def uses(self) -> list:
         """What the definition, and the derivative by hand, do with each leaf where that is an integer."""
         found = uses(self.local(self.subject.example, self.subject.dtype).equations)
@@ -194,11 +199,8 @@ class Session:
             return False
         self._asked = True
         local, at, yardstick = self.local(trial.primals, dtype), self.rounded(trial, dtype), self.measured(trial, dtype)
-        if sum(a.size for a in at.primals if floating(a)) > COORDINATES:
-            return False
-        try:
-            estimate = local.oracle("richardson")(at.primals, at.cotangent)
-        except (Abstains, TypeError, ValueError, NotImplementedError):
+        estimate = self._differences(at, dtype)
+        if estimate is None:
             return False
         free = estimate.value
         if local.stops_gradient:
@@ -246,8 +248,7 @@ class Session:
         if not all(np.isfinite(leaf).all() for leaf in truth_out):
             self.outside.append(trial.words)
             return
-        at = self.rounded(trial, dtype)
-        if not (local.settles_at(at.primals) and (trial.given or local.settles_at(at.primals, at.cotangent))):
+        if self.searches and not self._finds(trial, dtype):
             self.outside.append(f"{trial.words}: a search does not end there")
             return
         names = [*self.subject.output_names(len(truth_out)), *self.subject.names]
@@ -335,11 +336,8 @@ class Session:
         if fits and verdict and verdict[0] == "wrong":
             around, verdict = seen(np.median(around[place], axis=0))
             verdict = None if verdict and self._is_the_slope(trial, dtype, place, value, allowance) else verdict
-        if (
-            not fits
-            and not (verdict and verdict[0] == "right")
-            and any(is_mask(a) for a in trial.primals if floating(a))
-        ):
+        accepted = fits or (verdict and verdict[0] == "right")
+        if not accepted and any(map(is_mask, filter(floating, trial.primals))):
             others, other = seen(value, masks_move=True)  # what looks like a mask may be numbers
             around, verdict = (others, other) if other and other[0] == "right" else (around, verdict)
         if fits and not verdict:
@@ -350,14 +348,22 @@ class Session:
 
     def _is_the_slope(self, trial, dtype, place, value, allowance) -> bool:
         """Whether it is the slope along every single number, though not where all of them move."""
-        at = self.rounded(trial, dtype)
+        found = self._differences(self.rounded(trial, dtype), dtype)
+        return bool(found and np.all(np.abs(value - found.value[place]) <= SLACK * found.error[place] + allowance))
+
+    def _differences(self, at, dtype):
+        """The cotangents at a rounded trial by differences along every number; None where that cannot be done."""
         if sum(a.size for a in at.primals if floating(a)) > COORDINATES:
-            return False
+            return None
         try:
-            estimate = self.local(at.primals, dtype).oracle("richardson")(at.primals, at.cotangent)
+            return self.local(at.primals, dtype).oracle("richardson")(at.primals, at.cotangent)
         except (Abstains, TypeError, ValueError, NotImplementedError):
-            return False
-        return bool(np.all(np.abs(value - estimate.value[place]) <= SLACK * estimate.error[place] + allowance))
+            return None
+
+    def _finds(self, trial, dtype) -> bool:
+        """Whether what searches finds something there; of the derivative by hand it is asked at other values alone."""
+        at, local = self.rounded(trial, dtype), self.local(trial.primals, dtype)
+        return local.settles_at(at.primals) and (trial.given or local.settles_at(at.primals, at.cotangent))
 
     def _like(self, i, trial, dtype):
         return self.subject.cast(trial.primals, dtype)[i]

@@ -7,7 +7,6 @@ from collections.abc import Iterator
 import numpy as np
 
 from ..finding import Finding
-from ..interpreter import settles
 from ..kept import ends
 from ..points import constants
 from ..session import Session, malformed
@@ -88,10 +87,8 @@ def _each(session, words):
     """(words, -1), and where several arguments have edges or ends, (words, which one alone has them)."""
     example = session.subject.example
     arrays = [i for i, c in enumerate(session.subject.differentiated) if c and np.ndim(example[i])]
-    defined = session.local(session.example[0].primals, session.subject.dtype).equations
-    searching = settles(session.by_hand) or settles(defined)
     for kind_of_values in words:
-        if kind_of_values == "minute" and searching:  # below what it stops at, a search finds nothing
+        if kind_of_values == "minute" and session.searches:  # below what it stops at, a search finds nothing
             continue
         if kind_of_values == "ends":
             yield from ((kind_of_values, i) for i in [i for i in arrays if ends(example[i])][:IN_TURN])
