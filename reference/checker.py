@@ -19,7 +19,7 @@ from .finding import GIVEN_UP, CannotTell, Finding
 from .patience import within
 from .profiles import PROFILES
 from .progress import progress
-from .reproducing import reproduced
+from .reproduction import reproduced
 from .result import Result
 from .session import Session
 from .subject import Subject, Unusable, real_outputs

@@ -11,11 +11,11 @@ import pathlib
 import jax
 
 from .diagnosis.source import LIBRARIES, Line, line
-from .interpreter import called, inner_jaxprs, open_jaxpr, walk
 from .pullback import pull
-from .replay import Case
+from .reproduction.replay import Case
+from .reproduction.ways import EAGER, JIT
 from .session import Failed, Session
-from .ways import EAGER, JIT
+from .tracing.interpreter import called, inner_jaxprs, open_jaxpr, walk
 
 BY_HAND = ("custom_vjp_call", "custom_jvp_call")
 MANY = 16  # derivatives by hand in one function, beyond which one compilation for each is too much

@@ -4,7 +4,7 @@ import numpy as np
 
 from .allowance import SLACK, scale, unit
 from .discrepancy import discrepancy
-from .widening import CannotWiden
+from .tracing.widening import CannotWiden
 
 HUGE = "huge"  # values in the thousands
 

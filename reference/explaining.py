@@ -14,10 +14,10 @@ from .diagnosis import Explanation, Failure, diagnose
 from .diagnosis.failure import most, over
 from .diagnosis.source import line, own_lines
 from .finding import Finding
-from .interpreter import equations
 from .session import Failed
+from .tracing.interpreter import equations
+from .tracing.widening import kind
 from .trials import Trial
-from .widening import kind
 
 EXPLAINED = 3  # failures of one leaf that are explained before the simplest is chosen
 SECONDS = 10.0  # for all leaves; after that, what shows at a glance

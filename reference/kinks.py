@@ -10,7 +10,7 @@ import jax
 import numpy as np
 
 from .allowance import COPIES, PAIRS, SLACK, least, scale, unit
-from .kept import is_mask
+from .trials.kept import is_mask
 
 NEAR = 2.0**-26  # of a coordinate: how far the neighbours are
 CLOSER = 2.0**-8  # of that: how far the nearer half of them is

@@ -13,13 +13,13 @@ import numpy as np
 
 from manual_backprop.signature import kind_of
 
-from .interpreter import equations, open_jaxpr, settled, settles, walk
 from .oracles import ORACLES
-from .outside import OUTSIDE, called_back
+from .oracles.outside import OUTSIDE, called_back
 from .precision import compiled
 from .pullback import program, pull
 from .subject import Subject, Unusable
-from .widening import CannotWiden, coarsest, kind, steadied, widened
+from .tracing.interpreter import equations, open_jaxpr, settled, settles, walk
+from .tracing.widening import CannotWiden, coarsest, kind, steadied, widened
 
 
 class Local:

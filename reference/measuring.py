@@ -8,11 +8,11 @@ import jax
 import numpy as np
 
 from .allowance import COPIES, SLACK, Yardstick, copies, least, scale, unit, yardsticks
-from .estimates import Abstains, Estimate
 from .finding import CannotTell
-from .interpreter import settles
 from .kinks import floating
 from .local import Local
+from .oracles.estimates import Abstains, Estimate
+from .tracing.interpreter import settles
 from .trials import Trial
 
 

@@ -14,7 +14,7 @@ import numpy as np
 
 from manual_backprop.signature import Kinks, Leaf, OneOf, SignatureError, Sorted, is_leaf, kind_of, unify, with_sizes
 
-from .interpreter import inner_jaxprs, open_jaxpr
+from .tracing.interpreter import inner_jaxprs, open_jaxpr
 
 LENGTHS = (1, 2, 3, 5)
 BATCHES = ((), (1,), (3,), (2, 3))

@@ -18,8 +18,8 @@ import jax.numpy as jnp
 import numpy as np
 from jax import lax
 
-from .interpreter import bind, names, walk
 from .programs import compiled as compiled  # what is traced here is compiled so
+from .tracing.interpreter import bind, names, walk
 
 # XLA's elementary functions on CPU in float64, each against 50 digits at 300 points: at most 2.1 units of eps
 # (sinh); add, multiply and divide are right to half a unit.  Special functions summed from series, measured in the

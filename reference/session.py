@@ -13,22 +13,22 @@ import jax
 import numpy as np
 
 from .allowance import COPIES, SLACK, Yardstick, scale, unit, yardsticks
-from .differences import COORDINATES
 from .discrepancy import discrepancy, tells
-from .estimates import Abstains
 from .excuses import excuse
 from .finding import CannotTell, Finding
-from .interpreter import settles
-from .kept import is_mask
 from .kinks import at_odds, between, floating, focus, jumps, neighbours
 from .local import Local
 from .measuring import measure
+from .oracles.differences import COORDINATES
+from .oracles.estimates import Abstains
 from .profiles import Profile
 from .pullback import pull, stacked_pullback, to_numpy
 from .subject import Subject
+from .tracing.interpreter import settles
+from .tracing.widening import unstopped
 from .trials import GIVEN, Trial, cotangents
-from .wholes import uses
-from .widening import unstopped
+from .trials.kept import is_mask
+from .trials.wholes import uses
 
 STILL = ((0, 0.0, 0.0),) * COPIES
 AT_KINKS = ("truth", "kinks")  # these look around every point

@@ -17,8 +17,8 @@ import numpy as np
 from manual_backprop.rule import Rule
 from manual_backprop.signature import kind_of
 
-from .outside import NeitherWay, outside
-from .widening import kind
+from .oracles.outside import NeitherWay, outside
+from .tracing.widening import kind
 
 FLOATS = ("float", "complex")
 

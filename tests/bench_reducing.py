@@ -40,9 +40,9 @@ def count(trial) -> int:
 
 
 def main():
-    from manual_backprop.reference.reducing import reduce
-    from manual_backprop.reference.reproducing import SHRINKING
-    from manual_backprop.reference.script import script
+    from manual_backprop.reference.reproduction import SHRINKING
+    from manual_backprop.reference.reproduction.reducing import reduce
+    from manual_backprop.reference.reproduction.script import script
 
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("--every", type=int, default=1)

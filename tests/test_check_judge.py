@@ -7,7 +7,7 @@ import pytest
 
 from manual_backprop.reference import check, oracles, pullback
 from manual_backprop.reference.checks import others
-from manual_backprop.reference.estimates import Estimate
+from manual_backprop.reference.oracles.estimates import Estimate
 
 X = np.array([0.5, -1.25, 2.0, 0.75], np.float32)
 W = np.array([1.5, 0.5, -0.25, 1.0], np.float32)

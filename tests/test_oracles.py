@@ -258,7 +258,7 @@ def test_beyond_the_limit_a_random_choice_of_coordinates():
 def test_many_coordinates_go_in_batches(monkeypatch):
     x, y_bar = points(3)
     whole = [ORACLES[name](jnp.sin)((x,), y_bar) for name in ("richardson", "complex_step")]
-    monkeypatch.setattr("manual_backprop.reference.differences.BATCH_ELEMENTS", 18 * POINTS * 7)
+    monkeypatch.setattr("manual_backprop.reference.oracles.differences.BATCH_ELEMENTS", 18 * POINTS * 7)
     monkeypatch.setattr(oracles, "BATCH_ELEMENTS", 9 * POINTS * 7)
     again = lambda x: jnp.sin(x)  # noqa: E731 - another function, compiled anew
     for name, first in zip(("richardson", "complex_step"), whole, strict=True):

@@ -6,7 +6,7 @@ import numpy as np
 from test_scripts import by_hand, failures, first, scaled_square
 
 from manual_backprop.reference.culprits import culprits
-from manual_backprop.reference.reducing import reduce
+from manual_backprop.reference.reproduction.reducing import reduce
 
 # --- smaller ---------------------------------------------------------------------------------------------------------
 

@@ -12,8 +12,8 @@ import pytest
 from test_scripts import by_hand, failures, first, run
 
 from manual_backprop.reference import check
-from manual_backprop.reference.script import script
-from manual_backprop.reference.ways import ways
+from manual_backprop.reference.reproduction.script import script
+from manual_backprop.reference.reproduction.ways import ways
 
 X = jnp.asarray([0.5, -1.25, 2.0])
 

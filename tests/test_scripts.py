@@ -12,12 +12,12 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from manual_backprop.reference import literals
 from manual_backprop.reference.checks import CHECKS
 from manual_backprop.reference.finding import CannotTell
 from manual_backprop.reference.profiles import PROFILES
-from manual_backprop.reference.reducing import reduce
-from manual_backprop.reference.script import script
+from manual_backprop.reference.reproduction import literals
+from manual_backprop.reference.reproduction.reducing import reduce
+from manual_backprop.reference.reproduction.script import script
 from manual_backprop.reference.session import Session
 from manual_backprop.reference.subject import Subject
 
@@ -123,7 +123,7 @@ def test_what_is_in_a_module_is_written_out_with_its_arguments(tmp_path, monkeyp
     assert said.startswith("the cotangent of params['layer'].b: got [")
     assert mended == ("passed", "")
 
-    monkeypatch.setattr("manual_backprop.reference.sources.LINES", 1)  # as of a long function
+    monkeypatch.setattr("manual_backprop.reference.reproduction.sources.LINES", 1)  # as of a long function
     text = script(session, failed)
     assert "\nfrom a_model import Params, loss\n" in text or "\nfrom a_model import loss\n" in text
     assert run(text)[0][0] == "AssertionError"

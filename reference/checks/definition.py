@@ -7,10 +7,10 @@ from collections.abc import Iterator
 import numpy as np
 
 from ..finding import Finding
-from ..kept import ends
 from ..points import constants
 from ..session import Session, malformed
 from ..trials import KINKED, other_values, with_its_own_integers
+from ..trials.kept import ends
 from .naming import dtypes, named
 
 

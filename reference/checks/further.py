@@ -9,12 +9,12 @@ import jax
 import numpy as np
 
 from ..finding import CannotTell, Finding
-from ..interpreter import equations, settles
-from ..lengths import longer, other_lengths, set_apart
 from ..pullback import pull
 from ..session import Session
 from ..subject import Subject
-from ..widening import kind, unstopped
+from ..tracing.interpreter import equations, settles
+from ..tracing.widening import kind, unstopped
+from ..trials.lengths import longer, other_lengths, set_apart
 from .naming import dtypes, first_line, named
 
 

@@ -9,7 +9,7 @@ from ..allowance import SLACK, least, scale, unit
 from ..discrepancy import discrepancy
 from ..finding import CannotTell, Finding
 from ..session import Session, malformed
-from ..widening import kind
+from ..tracing.widening import kind
 from .naming import dtypes, named
 
 

@@ -5,9 +5,9 @@ from collections.abc import Callable, Iterator
 import numpy as np
 
 from ..finding import Finding
-from ..interpreter import settles
 from ..session import Session
-from ..widening import coarsest
+from ..tracing.interpreter import settles
+from ..tracing.widening import coarsest
 
 CHECKS: dict[str, Callable[[Session], Iterator[Finding]]] = {}
 

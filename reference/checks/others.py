@@ -9,12 +9,12 @@ import numpy as np
 
 from ..allowance import SLACK, unit
 from ..discrepancy import discrepancy
-from ..estimates import Abstains
 from ..finding import CannotTell, Finding
 from ..oracles import adjoint, adjoint_differences
+from ..oracles.estimates import Abstains
 from ..precision import compiled
 from ..session import Session
-from ..widening import kind
+from ..tracing.widening import kind
 from .naming import dtypes, first_line, named
 
 

@@ -12,11 +12,12 @@ import math
 import jax
 import numpy as np
 
-from ...architecture import build
-from ...combinators import serial
-from ...derivations import equations
-from ...derivations.chain import Chain, chain
-from ...rule import Rule
+from manual_backprop.architecture import build
+from manual_backprop.combinators import serial
+from manual_backprop.derivations import equations
+from manual_backprop.derivations.chain import Chain, chain
+from manual_backprop.rule import Rule
+
 from ..allowance import Yardstick, yardsticks
 from ..precision import compiled
 

@@ -5,10 +5,11 @@ import itertools
 
 import numpy as np
 
-from ...derivations import association
-from ...derivations.jacobians import probabilities, softmax_jacobian
-from ...derivations.layouts import by
-from ...rules import RULES
+from manual_backprop.derivations import association
+from manual_backprop.derivations.jacobians import probabilities, softmax_jacobian
+from manual_backprop.derivations.layouts import by
+from manual_backprop.rules import RULES
+
 from . import cost
 from .cases import derivative_of
 from .evidence import claim, counted, off, product_rounding, rounding, same, shapes, show, within

@@ -8,7 +8,7 @@ from collections.abc import Iterator
 import jax
 import numpy as np
 
-from ...derivations import association
+from manual_backprop.derivations import association
 
 CHAINS = 12
 MOST_FACTORS = 8  # of random chains, every bracketing of which is tried: 429 at most

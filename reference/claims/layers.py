@@ -3,9 +3,10 @@
 import jax.numpy as jnp
 import numpy as np
 
-from ...derivations import equations
-from ...derivations.jacobians import probabilities, softmax_jacobian
-from ...rules import RULES
+from manual_backprop.derivations import equations
+from manual_backprop.derivations.jacobians import probabilities, softmax_jacobian
+from manual_backprop.rules import RULES
+
 from ..allowance import yardsticks
 from .cases import derivative_of
 from .evidence import claim, counted, nudged, off, product_rounding, rounding, same, shapes, show, within
@@ -202,7 +203,7 @@ def iris_by_equations(case):
 
 def _first_gradients(layers, x, y):
     """Against `jax.vjp` of the definitions of the same network."""
-    from ...architecture import build
+    from manual_backprop.architecture import build
 
     rule = build("serial(dense(5), relu, dense(3), softmax_cross_entropy)")
     (W, b, _), (V, c, _) = layers

@@ -6,9 +6,10 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from ...derivations import graphs
-from ...derivations.jacobians import probabilities, softmax_jacobian
-from ...derivations.layouts import by
+from manual_backprop.derivations import graphs
+from manual_backprop.derivations.jacobians import probabilities, softmax_jacobian
+from manual_backprop.derivations.layouts import by
+
 from ..precision import compiled
 from .cases import derivative_of
 from .evidence import claim, counted, nudged, off, rounding, same, shapes, show, within

@@ -2,8 +2,9 @@
 
 import numpy as np
 
-from ...derivations import equations
-from ...derivations.layouts import by, turned
+from manual_backprop.derivations import equations
+from manual_backprop.derivations.layouts import by, turned
+
 from .evidence import claim, counted, off, product_rounding, same, shapes, show
 
 

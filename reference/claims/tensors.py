@@ -4,9 +4,10 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from ...derivations.jacobians import jacobians
-from ...derivations.layouts import Jacobian, by, unflatten
-from ...rules import RULES
+from manual_backprop.derivations.jacobians import jacobians
+from manual_backprop.derivations.layouts import Jacobian, by, unflatten
+from manual_backprop.rules import RULES
+
 from .cases import derivative_of
 from .evidence import claim, counted, product_rounding, same, shapes, show, within
 

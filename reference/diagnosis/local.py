@@ -7,8 +7,8 @@ import jax.numpy as jnp
 import numpy as np
 
 from ..allowance import unit
-from ..interpreter import names
 from ..precision import ELEMENTWISE
+from ..tracing.interpreter import names
 from . import places, words
 from .bench import Bench, Leaves
 from .derivatives import forms, mistaken

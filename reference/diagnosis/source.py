@@ -6,7 +6,7 @@ import functools
 import linecache
 import pathlib
 
-from ..written import JAX
+from ..tracing.written import JAX
 
 LIBRARIES = (JAX, str(pathlib.Path(__file__).parents[1]))
 LONGEST = 60  # of a line that is quoted

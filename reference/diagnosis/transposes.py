@@ -6,7 +6,7 @@ import time
 import jax
 import numpy as np
 
-from ..interpreter import bind, names
+from ..tracing.interpreter import bind, names
 from . import arrays, words
 from .bench import Bench
 from .derivatives import forms

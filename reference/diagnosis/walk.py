@@ -4,8 +4,8 @@ import jax.numpy as jnp
 import numpy as np
 from jax import lax
 
-from ..interpreter import bind, called, open_jaxpr
-from ..written import of_library, written_at
+from ..tracing.interpreter import bind, called, open_jaxpr
+from ..tracing.written import of_library, written_at
 from . import source
 
 UNROLLED = 12  # rounds: longer loops stay loops

@@ -15,14 +15,14 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from .allowance import SLACK, least, scale, unit
-from .finding import CannotTell
-from .kept import keeps, kept
+from ..allowance import SLACK, least, scale, unit
+from ..finding import CannotTell
+from ..session import Failed, Session
+from ..tracing.widening import kind
+from ..trials import Trial
+from ..trials.kept import keeps, kept
 from .replay import Case, shows
-from .session import Failed, Session
-from .trials import Trial
 from .ways import Way
-from .widening import kind
 
 SECONDS = 10.0
 SHORT = (1, 2, 3)  # lengths that are tried first; then a half

@@ -3,13 +3,13 @@
 import dataclasses
 import functools
 
-from .culprits import culprits
-from .finding import Finding
+from ..culprits import culprits
+from ..finding import Finding
+from ..result import Result
+from ..session import Failed
 from .reducing import reduce
 from .replay import Case, shows
-from .result import Result
 from .script import script
-from .session import Failed
 
 SHRINKING = 3.0  # seconds for making a failure small
 TRIED = 3  # findings, and failures of one leaf, before it is left without a script

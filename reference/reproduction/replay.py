@@ -7,14 +7,14 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from ..allowance import SLACK, least, scale, unit
+from ..session import Failed, Session, malformed
+from ..tracing.widening import kind
+from ..trials import other_values
+from ..trials.kept import keeps
 from . import literals
-from .allowance import SLACK, least, scale, unit
-from .kept import keeps
 from .literals import Code
-from .session import Failed, Session, malformed
-from .trials import other_values
 from .ways import EAGER, JIT, TAKEN, Call, Way, ways
-from .widening import kind
 
 FOCUS = 32  # numbers that are moved alone to see what is around a kink
 

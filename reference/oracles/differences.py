@@ -18,8 +18,8 @@ import numpy as np
 
 from manual_backprop.signature import is_leaf
 
+from ..precision import compiled, rounded
 from .estimates import Estimate, oracle
-from .precision import compiled, rounded
 
 COORDINATES = 2048  # perturbed one by one; beyond, a random choice of as many
 ELEMENTS = 2**28  # of perturbed primals in all: where arrays are long, fewer coordinates are chosen

@@ -13,7 +13,7 @@ import numpy as np
 
 from manual_backprop.signature import kind_of
 
-from .precision import float64, widen
+from ..precision import float64, widen
 
 FUNCTIONS_KEPT = 256
 

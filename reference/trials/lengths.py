@@ -12,10 +12,10 @@ import numpy as np
 
 from manual_backprop.signature import kind_of
 
-from .interpreter import names
+from ..tracing.interpreter import names
+from ..tracing.widening import kind
 from .kept import kept
 from .wholes import all_differ, is_permutation, within
-from .widening import kind
 
 OTHERS = (2, 3, 5, 7, 9, 11, 13, 129)  # lengths of the thorough profile
 # Twice a prime: more than a block of 128 holds and no multiple of one, and even beside lengths that are made odd.

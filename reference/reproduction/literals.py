@@ -18,7 +18,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from .widening import kind
+from ..tracing.widening import kind
 
 WIDTH = 100  # of a line of numbers
 WRITTEN = 256  # numbers of an array that are written out; more are packed

@@ -12,9 +12,9 @@ import numpy as np
 
 from manual_backprop.signature import kind_of
 
+from ..tracing.widening import kind
 from .kept import ends, free, is_mask, kept
 from .wholes import Use, other_integers, other_mask
-from .widening import kind
 
 GIVEN = "as given"
 

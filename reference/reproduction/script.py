@@ -17,11 +17,11 @@ import jax.numpy as jnp
 import numpy as np
 from jax import export
 
+from ..finding import CannotTell
+from ..session import Failed, Session
 from . import literals, sources
-from .finding import CannotTell
 from .literals import NotText
 from .replay import Case, shows
-from .session import Failed, Session
 from .sources import LIBRARIES, Collected
 from .ways import TAKEN, Way
 

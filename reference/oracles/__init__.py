@@ -15,10 +15,10 @@ import jax.numpy as jnp
 
 from manual_backprop.signature import kind_of
 
+from ..precision import compiled, rounded
+from ..tracing.interpreter import FOLDS, inner_jaxprs, names, open_jaxpr, walk
 from .differences import COORDINATES, adjoint_differences, domains_of, richardson
 from .estimates import Abstains, Estimate, Identity, oracle
-from .interpreter import FOLDS, inner_jaxprs, names, open_jaxpr, walk
-from .precision import compiled, rounded
 
 JACOBIAN_ENTRIES = 2**20  # above: outputs times inputs is more than a contraction is worth
 IMAGINARY_STEP = 2.0**-330  # its square vanishes beside any primal, and it is itself far above underflow

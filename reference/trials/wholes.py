@@ -12,7 +12,7 @@ import numpy as np
 
 from manual_backprop.signature import kind_of
 
-from .interpreter import inner_jaxprs, names, open_jaxpr
+from ..tracing.interpreter import inner_jaxprs, names, open_jaxpr
 
 FEW = 2**16  # integers of a smaller range are listed
 
