@@ -12,10 +12,8 @@ from collections.abc import Iterator
 import jax
 import jax.numpy as jnp
 import numpy as np
-from rich import box
 from rich.padding import Padding
 from rich.rule import Rule as Line
-from rich.table import Table
 from rich.text import Text
 
 from ..architecture import ExpressionError, build
@@ -28,10 +26,10 @@ from ..reference.points import Point, input_leaves, point
 from ..rule import Elementary
 from ..rules import RULES
 from ..signature import Kinks, SignatureError, is_leaf, kind_of, with_sizes
-from . import explain_checks
+from . import explain_checks, explain_network
+from .explain_looks import barred, heading, matrix_of, short, table
 
 SHOWN = 6  # comparisons of one kind told one by one; further ones are counted
-WIDEST = 12  # columns of a matrix that is printed; a wider one is told by its shape
 
 
 def explain(name: str, shape=None, seed: int = 0) -> tuple[list, bool]:
@@ -54,9 +52,7 @@ def explain(name: str, shape=None, seed: int = 0) -> tuple[list, bool]:
     network = build(name)
     if isinstance(network, Elementary) and shape is None:
         return _rule(*example_of(network, seed))
-    from .explain_network import network as of_network
-
-    return of_network(network, shape, seed)
+    return explain_network.network(network, shape, seed)
 
 
 # --- a rule ----------------------------------------------------------------------------------------------------------
@@ -78,17 +74,6 @@ def example_of(rule: Elementary, seed: int) -> tuple[Elementary, Point]:
     return bound, Point(
         short(drawn.primals), jax.tree.map(lambda a: np.round(a, 1), drawn.cotangent), shape, "normal", seed
     )
-
-
-def short(tree):
-    """Floats with two decimals, where that leaves none of them at zero."""
-
-    def rounded(a):
-        if kind_of(a) != "float" or np.any(np.abs(a) < 0.01):
-            return a
-        return np.round(a, 2)
-
-    return jax.tree.map(rounded, tree)
 
 
 def _rule(rule: Elementary, at: Point):
@@ -242,45 +227,4 @@ def _compared(piece):
     return Text(f"  ✓ {piece.what}: agrees {distance}", style="green")
 
 
-# --- how things look -------------------------------------------------------------------------------------------------
-
-
-def heading(text: str) -> Padding:
-    return Padding(Text(text, style="bold underline"), (1, 0, 0, 0))
-
-
-def matrix_of(name: str, value: np.ndarray) -> Iterator[Text]:
-    """A matrix below its name, one that is too wide by its shape alone."""
-    value = np.asarray(value)
-    if value.ndim == 0:
-        yield Text(f"  {name} = {value:.6g}" if value.dtype.kind == "f" else f"  {name} = {value}")
-    elif value.size == 0:
-        yield Text(f"  {name}: {by(value.shape)}, no numbers", style="dim")
-    elif value.shape[-1] > WIDEST or value.size > WIDEST**2:
-        yield Text(f"  {name}  {by(value.shape)}, too wide to print", style="dim")
-    else:
-        yield Text(f"  {name}  {by(value.shape)}", style="cyan")
-        lines = np.array2string(value, precision=4, suppress_small=True, max_line_width=200).replace("\n\n", "\n")
-        yield Text("\n".join("      " + line for line in lines.splitlines()))
-
-
-def barred(name: str) -> str:
-    """The name of a cotangent: a bar over the first letter.
-
-    >>> barred("w²")
-    'w̄²'
-    """
-    return f"{name[0]}\u0304{name[1:]}"
-
-
-def table(columns: list[str], rows) -> Table:
-    """A plain table; no cell is read as markup, since [i, o] is a shape."""
-    made = Table(box=box.SIMPLE_HEAD, padding=(0, 2, 0, 0), show_edge=False)
-    for column in columns:
-        made.add_column(column, overflow="fold")
-    for row in rows:
-        made.add_row(*(cell if isinstance(cell, Text) else Text(str(cell)) for cell in row))
-    return made
-
-
-__all__ = ["barred", "example_of", "explain", "heading", "matrix_of", "short", "table"]
+__all__ = ["example_of", "explain"]

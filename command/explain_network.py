@@ -19,7 +19,7 @@ from ..reference.points import point
 from ..rule import Elementary, Rule
 from ..sampling import any_input
 from ..signature import SignatureError, kind_of
-from .explain import WIDEST, barred, heading, matrix_of, short, table
+from .explain_looks import WIDEST, barred, heading, matrix_of, short, table
 
 INTRODUCTION = """\
 The chain rule of one variable:  C depends on u, and u on x, so  dC/dx = dC/du · du/dx.

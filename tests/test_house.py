@@ -1,6 +1,7 @@
 """The rules of the house, so that nobody has to remember them: who imports whom, purity, no tolerances, form."""
 
 import ast
+import graphlib
 import importlib
 import inspect
 import pathlib
@@ -31,6 +32,12 @@ every_file = pytest.mark.parametrize("path", FILES, ids=lambda path: str(path.re
 
 def tree(path):
     return ast.parse(path.read_text(encoding="utf-8"))
+
+
+def name_of(path):
+    """The name that a file is imported by."""
+    parts = path.relative_to(ROOT).with_suffix("").parts
+    return ".".join(["manual_backprop", *parts[parts[0] == "manual_backprop" :]]).removesuffix(".__init__")
 
 
 def imports(path):
@@ -73,6 +80,18 @@ def test_imports_point_one_way(path):
         for banned in NEVER.get(folder, ()):
             own = folder == "reports" and name.startswith("manual_backprop.reports")
             assert own or f"{name}.".split(f"{banned}.")[0], f"{where} imports {name}"
+
+
+def test_no_imports_go_in_a_circle():
+    modules = {name_of(path): path for path in FILES if not path.is_relative_to(ROOT / "tests")}
+
+    def home(name):
+        while name and name not in modules:
+            name = name.rpartition(".")[0]
+        return name
+
+    known = {name: {home(found) for found in imports(path)} - {name, ""} for name, path in modules.items()}
+    assert len(list(graphlib.TopologicalSorter(known).static_order())) == len(modules)
 
 
 def test_hypothesis_is_for_strategies_and_tests_alone():
