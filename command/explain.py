@@ -19,6 +19,7 @@ from rich.text import Text
 from ..architecture import ExpressionError, build
 from ..derivations.jacobians import jacobians, vector
 from ..derivations.layouts import by
+from ..reference.checks import CHECKS
 from ..reference.claims import CLAIMS, TEXTS, Case
 from ..reference.contract import contract
 from ..reference.oracles import ORACLES
@@ -33,26 +34,34 @@ SHOWN = 6  # comparisons of one kind told one by one; further ones are counted
 
 
 def explain(name: str, shape=None, seed: int = 0) -> tuple[list, bool]:
-    """Explain a rule, a claim by its number, a network by its expression, 'checks', or one of them as 'check:truth'."""
-    if name == "checks" or name.startswith("check:"):
-        return explain_checks.checks(name), True
+    """Explain a rule, a claim by its number, a check, a network by its expression, or list the 'checks'.
+
+    A check is called as it is, or check:truth; where a rule is called the same, both are told.
+    """
+    told = explain_checks.checks(name)
+    if told and name not in RULES:
+        return told, True
     if name.upper() in CLAIMS:
         return _claim(CLAIMS[name.upper()], seed)
     if name in RULES:
         if shape is not None:
             raise SignatureError(f"--input belongs to a network or to a rule with its lengths, as in {name}(…)")
-        return _rule(*example_of(RULES[name], seed))
+        parts, fine = _rule(*example_of(RULES[name], seed))
+        return [*told, *parts], fine
     if "(" not in name:
-        known = [*RULES, *CLAIMS]
-        close = difflib.get_close_matches(name, known, n=3, cutoff=0.5) or difflib.get_close_matches(
-            name.upper(), known, n=3, cutoff=0.5
-        )
-        hint = f"did you mean {' or '.join(close)}?" if close else "name a rule, a claim (A1 to D12) or an expression"
-        raise ExpressionError(f"nothing is called {name!r}; {hint}")
+        raise ExpressionError(f"nothing is called {name!r}; {_near(name)}")
     network = build(name)
     if isinstance(network, Elementary) and shape is None:
         return _rule(*example_of(network, seed))
     return explain_network.network(network, shape, seed)
+
+
+def _near(name):
+    known = {known.lower(): known for known in (*RULES, *CLAIMS, *CHECKS)}
+    close = [known[found] for found in difflib.get_close_matches(name.lower(), known, n=3, cutoff=0.5)]
+    if close:
+        return f"did you mean {' or '.join(close)}?"
+    return "name a rule, a check, a claim (A1 to D12) or an expression"
 
 
 # --- a rule ----------------------------------------------------------------------------------------------------------

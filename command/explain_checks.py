@@ -12,17 +12,19 @@ from ..reference.checks import CHECKS
 
 
 def checks(name: str) -> list:
-    """What rich prints of 'checks', or of one as 'check:truth'."""
+    """What rich prints of 'checks', or of one as 'truth' or 'check:truth'; nothing of what is no check."""
     if name == "checks":
         listed = Table.grid(padding=(0, 2, 0, 0))
         for check in CHECKS:
             listed.add_row(Text(check, style="bold"), Text(_words(check).splitlines()[0]))
         return [listed]
     wanted = name.removeprefix("check:")
-    if wanted not in CHECKS:
-        close = difflib.get_close_matches(wanted, CHECKS) or CHECKS
-        raise ExpressionError(f"no check is called {wanted!r}; did you mean {', '.join(close)}?")
-    return [Line(Text(wanted, style="bold"), align="left"), Text(_words(wanted))]
+    if wanted in CHECKS:
+        return [Line(Text(wanted, style="bold"), align="left"), Text(_words(wanted))]
+    if wanted == name:
+        return []
+    close = difflib.get_close_matches(wanted, CHECKS) or CHECKS
+    raise ExpressionError(f"no check is called {wanted!r}; did you mean {', '.join(close)}?")
 
 
 def _words(name):

@@ -199,7 +199,7 @@ def rules():
 def explain(name, shape, seed):
     """Explain a rule, a claim (A1 to D12) or a network's expression, with an example that is checked on the spot.
 
-    `checks` lists what a function is checked for, and `check:truth` tells of one of them.
+    `checks` lists what a function is checked for, and the name of one of them, such as truth, tells of it.
     """
     from rich.console import Console
 

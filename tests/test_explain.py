@@ -10,6 +10,7 @@ import pytest
 from manual_backprop.architecture import build
 from manual_backprop.command.main import main
 from manual_backprop.derivations import slopes
+from manual_backprop.reference.checks import CHECKS
 from manual_backprop.reference.claims import CLAIMS, Claim
 from manual_backprop.reference.claims.evidence import counted
 from manual_backprop.reference.points import point
@@ -121,13 +122,28 @@ def test_a_claim_that_fails_here_or_elsewhere_is_a_failure(small, monkeypatch):
 
 @pytest.mark.parametrize(
     ("name", "close"),
-    [("sofmax", "softmax or log_softmax"), ("D13", "D3 or D1"), ("zzz", "name a rule"), ("serial(dens(2))", "dense")],
+    [
+        ("sofmax", "softmax or log_softmax"),
+        ("turth", "did you mean truth"),
+        ("D13", "D3 or D1"),
+        ("zzz", "name a rule, a check, a claim"),
+        ("serial(dens(2))", "dense"),
+    ],
 )
 def test_an_unknown_name_is_one_line_with_close_matches(name, close):
     code, text = explain(name)
     assert code == 2
     assert close in text
     assert text.strip().count("\n") == 0
+
+
+def test_a_name_of_a_check_and_of_a_rule_tells_of_both(monkeypatch):
+    code, text = explain("relu")
+    monkeypatch.setitem(CHECKS, "relu", CHECKS["zero"])
+    code_of_both, both = explain("relu")
+    assert code == code_of_both == 0
+    assert text in both
+    assert CHECKS["zero"].__doc__.splitlines()[0] in both
 
 
 def test_an_input_belongs_to_a_network():

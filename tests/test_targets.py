@@ -311,4 +311,5 @@ def test_checks_are_listed_and_explained():
     assert [line.split()[0] for line in listed.output.splitlines()] == list(CHECKS)
     assert CHECKS["zero"].__doc__ in listed.output
     assert CHECKS["zero"].__doc__ in explain("check:zero").output
+    assert explain("zero").output == explain("check:zero").output
     one_line(explain("check:zer"), ["no check is called 'zer'; did you mean zero"])
