@@ -102,7 +102,7 @@ def record_finding(request):
         return
     from manual_backprop.reports.ledger import Ledger
 
-    from .run import line_of
+    from .lines import line_of
 
     ledger = Ledger()
     yield lambda finding, family="rule", **fields: ledger.add(line_of(finding) | {"family": family} | fields)

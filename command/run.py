@@ -15,7 +15,6 @@ import jax
 from manual_backprop.reference.allowance import DTYPES
 from manual_backprop.reference.claims import CLAIMS, claims
 from manual_backprop.reference.contract import INDEPENDENT, contract
-from manual_backprop.reference.finding import Finding
 from manual_backprop.reference.locating import locate
 from manual_backprop.reference.points import VALUES, chosen, point
 from manual_backprop.reference.shrinking import shrink
@@ -24,7 +23,8 @@ from manual_backprop.rule import Rule
 from manual_backprop.rules import RULES
 from manual_backprop.sampling import architecture, pairs, possible_pairs
 
-from . import experiments, lowering
+from . import lowering
+from .lines import line_of
 from .spread import spread
 
 BLOCK = 1000  # networks: compiling anew costs as much as some 100 of them, and they leave about 1 GB with JAX
@@ -69,6 +69,8 @@ class Step:
 
 def work(plan: Plan) -> Iterator[Step]:
     """Every step of the main job, in order."""
+    from . import experiments  # which needs scikit-learn and optax, where checking rules alone does not
+
     start = time.monotonic()
     rules = spread(functools.partial(_rule, plan), RULES, plan.processes)
     for i, lines in enumerate(rules, 1):
@@ -130,14 +132,6 @@ def check_point(
     at = point(rule, shape, values, seed)
     for finding in contract(rule, at, dtypes, oracles, optimised):
         yield line_of(dataclasses.replace(finding, reproduction=reproduction(rule, at, finding.dtype)))
-
-
-def line_of(finding: Finding) -> dict:
-    """A finding as a record line of a network; a rule's line names its rule instead."""
-    line = dataclasses.asdict(finding)
-    index, got, expected = (line.pop(name) for name in ("index", "got", "expected"))
-    worst = None if index is None else {"index": list(index), "got": got, "expected": expected}
-    return {"kind": "finding", "family": "architecture", **line, "worst": worst}
 
 
 def reproduction(rule: Rule, at, dtype: str) -> str:

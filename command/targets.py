@@ -32,7 +32,7 @@ from manual_backprop.reference.subject import Unusable
 from manual_backprop.signature import SignatureError
 
 from .arguments import arguments
-from .run import line_of
+from .lines import line_of
 
 PROJECT = "pyproject.toml"
 TABLE = "[tool.manual-backprop]"

@@ -13,9 +13,9 @@ import pytest
 from click.testing import CliRunner
 
 from manual_backprop import sampling
+from manual_backprop.command import experiments, spread
 from manual_backprop.command import main as command
 from manual_backprop.command import run as job
-from manual_backprop.command import spread
 from manual_backprop.reports import record
 from manual_backprop.rules import RULES
 
@@ -41,7 +41,7 @@ def few(monkeypatch):
     monkeypatch.setattr(spread, "cores", lambda: 1)  # what is changed here, other processes would not see
     monkeypatch.setattr(job, "RULES", rules)
     monkeypatch.setattr(job, "EFFORT", {"odd": job.EFFORT["odd"]})
-    monkeypatch.setattr(job.experiments, "EXPERIMENTS", ())
+    monkeypatch.setattr(experiments, "EXPERIMENTS", ())
     monkeypatch.setattr(job, "architecture", functools.partial(sampling.architecture, depth=2))
     monkeypatch.setattr(job, "claims", lambda seed: iter(()))
     return rules
