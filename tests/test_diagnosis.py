@@ -82,7 +82,7 @@ def failures(definition, wrong, seed=0, asking=True, spoil=None):
 
 
 MISTAKES = [
-    (softmax, "held", "missing_path", "the sum in `return e / jnp.sum(e, axis=-1, keepdims=True)` held constant"),
+    (softmax, "held", "missing_path", "the sum in `jnp.sum(e, axis=-1, keepdims=True)` held constant"),
     (softmax, "diagonal", "missing_path", "the diagonal of the Jacobian alone"),
     (rms_norm, "ones", "ignores_cotangent", "a cotangent of ones"),
     (softmax, "clipped", "nonlinear", "the cotangent is clipped to [-1, 1]"),
@@ -101,26 +101,26 @@ MISTAKES = [
     (dense, "last_row", "missing_sum", "the last place stands for the sum over axis 0"),
     (dense, "mean", "factor", "1 / the length 5 of axis 0 of x"),
     (dense, "corner", "located", "place 3, the last, of axis 0"),
-    (dense, "from_its_input", "wrong_residual", "the tanh in `return jnp.tanh(x @ w + b)` is computed at its operand"),
-    (dense, "no_square", "local_derivative", "the tanh in `return jnp.tanh(x @ w + b)`"),
+    (dense, "from_its_input", "wrong_residual", "the tanh in `jnp.tanh(x @ w + b)` is computed at its operand"),
+    (dense, "no_square", "local_derivative", "the tanh in `jnp.tanh(x @ w + b)`"),
     (dense, "no_slope", "local_derivative", "its slope is taken for one"),
     (
         dense,
         "not_transposed",
         "permuted",
-        "the matrix product in `return jnp.tanh(x @ w + b)` as if it were its own transpose",
+        "the matrix product in `x @ w` as if it were its own transpose",
     ),
     (attention, "normaliser", "missing_path", "held constant"),
-    (attention, "scale", "factor", "the division by 1.73205 in `scores"),
+    (attention, "scale", "factor", "the division by 1.73205 in `q @ k.T"),
     (attention, "weights", "permuted", "its own transpose"),
-    (weighted_mean, "total_held", "missing_path", "the sum in `return jnp.sum(x * weights) / jnp.sum(weights)` held"),
+    (weighted_mean, "total_held", "missing_path", "the sum in `jnp.sum(weights)` held"),
     (logsumexp, "sum", "ignores_cotangent", "the sum of the cotangent stands for the cotangent"),
     (rms_norm, "twice", "counted_twice", "a path is counted twice"),
     (rms_norm, "rounded", "dtype", "rounded to float16 on the way"),
     (blur, "itself", "permuted", "the Jacobian itself in place of its transpose"),
     (rms_norm, "plus", "sign", "the sign is wrong along one path"),
     (rms_norm, "held", "missing_path", "held constant"),
-    (recurrence, "truncated", "missing_path", "the matrix product in `h = jnp.tanh(w @ h + x)` held constant"),
+    (recurrence, "truncated", "missing_path", "the matrix product in `w @ h` held constant"),
     (recurrence, "late", "wrong_residual", "the result of the tanh of the same round"),
     (gelu, "held", "missing_path", "held constant"),
     (gelu, "cut_off", "values", "where x > "),
@@ -128,7 +128,7 @@ MISTAKES = [
     (gather, "overwritten", "missing_sum", "the last place stands for the sum"),
     (polynomial, "twice", "counted_twice", "a path is counted twice"),
     (polynomial, "factor", "factor", "2 / 3"),
-    (polynomial, "order", "local_derivative wrong_residual", "the power in `return x**3 * y + jnp.sin(x)`"),
+    (polynomial, "order", "local_derivative wrong_residual", "the power in `x**3`"),
 ]
 
 
@@ -298,12 +298,12 @@ def mixed_otherwise(kept, y_bar):
 
 
 WRITTEN = [
-    (bend, not_transposed, "permuted", "right with the second operand of the matrix product in `return z_bar @ w, x.T"),
-    (bend, doubly_multiplied, "local_derivative", "without the second operand of the product in `return (z_bar *"),
+    (bend, not_transposed, "permuted", "right with the second operand of the matrix product in `z_bar @ w`"),
+    (bend, doubly_multiplied, "local_derivative", "without the second operand of the product in `z_bar * jnp.cos("),
     (bend, of_its_output, "wrong_residual", "is computed at its result in place of its operand"),
     (bend, in_half, "dtype", "rounded to float16 on the way; without rounding it is right"),
     (shared, over_everything, "missing_term", "off by a multiple of the output along axis 1"),
-    (scaled_scores, scale_forgotten, "factor", "the division by 2 in `return jnp.tanh(q @ k.T / jnp.sqrt(q.shape"),
+    (scaled_scores, scale_forgotten, "factor", "the division by 2 in `q @ k.T / jnp.sqrt(q.shape"),
     (best, in_order_of_place, "permuted", "the right numbers in the wrong places, for every element of the output"),
     (mixed, mixed_otherwise, "local_derivative", "another function's derivative: 36 of 36 entries"),
 ]  # fmt: skip

@@ -52,7 +52,13 @@ def diagnose(failure: Failure, seconds: float = SECONDS) -> Explanation | None:
 def _of(hypotheses, asked, until=math.inf):
     """The first explanation; after the time is up no further hypothesis is begun."""
     for hypothesis in hypotheses:
-        if time.process_time() < until and (explanation := hypothesis(asked)):
+        if time.process_time() >= until:
+            return None
+        try:
+            explanation = hypothesis(asked)
+        except Exception:  # what a stranger's function does when it is changed is no reason to try nothing further
+            continue
+        if explanation:
             return explanation
     return None
 

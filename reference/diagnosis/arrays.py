@@ -11,6 +11,7 @@ from ..allowance import unit
 from . import numbers
 from .failure import Explanation, Failure, most, over
 
+COARSE = 2.0**-20  # dtypes whose rounding is wider than this have few different numbers
 AXES = 4  # all orders of up to so many axes are tried
 
 
@@ -122,9 +123,21 @@ def arranged(failure: Failure):
         return None
     for words, candidate in orders(truth):
         for sign_words, value in ((words, candidate), (f"{words}, and the sign is wrong", -candidate)):
-            if failure.explains(value):
+            if failure.explains(value) and _tells(failure, candidate):
                 return Explanation("permuted", sign_words)
     return _reordered(failure)
+
+
+def _tells(failure, candidate) -> bool:
+    """Whether an order can be told from the right one by more than a few places that rounding might have moved."""
+    apart = np.count_nonzero(over(candidate, failure.truth, failure.allowance) > 2)
+    coarse = unit(failure.dtype) > COARSE
+    return various(failure.truth) and apart >= (max(3, failure.truth.size // 4) if coarse else 2)
+
+
+def various(array) -> bool:
+    """Whether there are numbers in it that differ: another order of one number and of zeros says where it is zero."""
+    return np.unique(array[array != 0]).size > 1
 
 
 def orders(truth):

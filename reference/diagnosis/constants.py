@@ -28,16 +28,18 @@ def other_constant(bench: Bench):
                 row = values.copy()
                 row[which] = other
                 rows.append(row)
-                told.append((value, other))
+                told.append((value, other, places[which[0]] if len(which) == 1 else None))
     if not rows or len(rows) > bench.room(len(values)):
         return None
     stacks = graph.with_literals(rows, bench.primals, bench.cotangent)
     for leaves in bench.sets:
         for i in leaves.explained(stacks):
-            value, other = told[i]
+            value, other, place = told[i]
             kind = "epsilon" if 0 < min(abs(value), abs(other) or 1) < SMALL else "local_derivative"
             text = f"the derivative of the definition with {other:.6g} in place of its constant {value:.6g}"
-            return Explanation(kind, text + leaves.alone)
+            line = graph.lines.get(place[0]) if place else None
+            code = f" in `{line.code}`" if line else ""
+            return Explanation(kind, text + code + leaves.alone, line and str(line))
     return None
 
 

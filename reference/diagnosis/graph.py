@@ -99,11 +99,11 @@ class _Meet(Hooks):
     """Numbers the uses, and finds the constants that equations hold, and those that only come of constants."""
 
     def __init__(self):
-        self.uses, self.literals, self.seen, self.equations = [], {}, set(), {}
+        self.uses, self.literals, self.seen, self.equations, self.lines = [], {}, set(), {}, {}
         self.fixed, self._constant = set(), {}
 
     def take(self, path, equation, values, line, loop):
-        self.equations[path] = equation
+        self.equations[path], self.lines[path] = equation, line
         self.fixed |= {(path, k) for k, value in enumerate(values) if self._is_fixed(value)}
         for operand, value in enumerate(values):
             if (path, operand) in self.seen:
@@ -196,6 +196,7 @@ class Graph:
             self.closed = jax.make_jaxpr(self._flat)(floats, others)
             jax.eval_shape(functools.partial(self._run, meet), floats, others)
         self.uses, self.literals, self.equations = meet.uses, meet.literals, meet.equations
+        self.lines = meet.lines
         self.fixed = meet.fixed  # operands that do not depend on the primals
         self.at = {(use.path, use.operand): use for use in self.uses}
         self.fans = collections.Counter(use.origin for use in self.uses)  # how often each value is used

@@ -169,10 +169,10 @@ def two_uses(bench: Bench):
                 *pair, other = pairs[i]
                 first, second = (words.simplest(group, bench.graph) for group in pair)
                 if other:
-                    text = f"one path is counted twice and another not at all: {words.taken(second)} stands for "
-                    return Explanation("missing_path", text + words.taken(first) + leaves.alone, words.where(first))
-                text = f"two paths are missing: this is the gradient with {words.taken(first)} and "
+                    text = f"one path is counted twice and another not at all: {words.once(second)} stands for "
+                    return Explanation("missing_path", text + words.once(first) + leaves.alone, words.where(first))
+                text = f"two paths are missing: this is the gradient with {words.once(first)} and "
                 return Explanation(
-                    "missing_path", f"{text}{words.taken(second)} held constant{leaves.alone}", words.where(second)
+                    "missing_path", f"{text}{words.once(second)} held constant{leaves.alone}", words.where(second)
                 )
     return None

@@ -89,7 +89,10 @@ class _Add(Hooks):
         self.extra = extra
 
     def take(self, path, equation, values, line, loop):
-        return [value + self.extra[path, k] if (path, k) in self.extra else value for k, value in enumerate(values)]
+        def added(key, value):
+            return value + self.extra[key].astype(value.dtype) if key in self.extra else value
+
+        return [added((path, k), value) for k, value in enumerate(values)]
 
     enter = take
 

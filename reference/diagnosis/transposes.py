@@ -136,6 +136,7 @@ def reordered(bench: Bench):
             bar is None
             or bar.size < 2
             or use.round
+            or not arrays.various(bar)
             or use.primitive in ("neg", "add", "sub", "copy", "convert_element_type")
         ):
             continue

@@ -52,6 +52,12 @@ def taken(use: Use) -> str:
     return f"the {PLACES[use.operand]} operand of {operation(use)}"
 
 
+def once(use: Use) -> str:
+    """The same, with the round where the equation stands in a loop that was unrolled."""
+    rounds = [int(step[1:]) + 1 for step in use.path if isinstance(step, str)]
+    return f"{taken(use)} in round {', '.join(map(str, rounds))} of the loop" if rounds else taken(use)
+
+
 def where(use: Use) -> str | None:
     return str(use.line) if use.line else None
 
