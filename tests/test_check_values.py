@@ -174,3 +174,29 @@ def test_where_all_sides_agree_not_a_number_is_wrong():
 def test_nothing_at_all_is_refused():
     with pytest.raises(Exception, match="no elements"):
         check(jnp.sin, np.zeros((0, 3), np.float32))
+
+
+@pytest.mark.parametrize(("back", "wrong"), [(lambda g: g[..., ::-1], []), (lambda g: g[::-1], ["shapes"])])
+def test_a_batch_is_tried_where_the_function_takes_one(back, wrong):
+    """Turning around the first axis is turning around the last, as long as there is one."""
+
+    def backward(saved, g):
+        return (back(jnp.cumsum(back(g), axis=-1)),)
+
+    found = judged(by_hand(cumulated, keeping(cumulated), backward), X, checks=("truth", "shapes"))
+    assert [f.check for f in found.failures] == wrong
+    assert all("a batch of 2" in f.example for f in found.failures)
+
+
+def cumulated(x):
+    return jnp.cumsum(x, axis=-1)
+
+
+def test_what_is_no_batch_is_not_taken_for_one():
+    """A definition along the first axis gives other numbers for rows than for each of them: nobody asked for rows."""
+
+    def backward(saved, g):
+        return (jnp.cumsum(g[..., ::-1], axis=-1)[..., ::-1],)
+
+    function = by_hand(lambda x: jnp.cumsum(x, axis=0), keeping(lambda x: jnp.cumsum(x, axis=0)), backward)
+    assert judged(function, X, checks=("shapes",)).ok

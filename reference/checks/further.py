@@ -1,5 +1,6 @@
 """Beyond the example: second order, other dtypes, other lengths, what is kept in between."""
 
+import contextlib
 import dataclasses
 import functools
 import math
@@ -8,12 +9,14 @@ from collections.abc import Iterator
 import jax
 import numpy as np
 
+from ..allowance import scale, unit
 from ..finding import CannotTell, Finding
 from ..pullback import pull
 from ..session import Session
 from ..subject import Subject
 from ..tracing.interpreter import equations, settles
 from ..tracing.widening import kind, unstopped
+from ..trials import batch
 from ..trials.lengths import longer, other_lengths, set_apart
 from .naming import dtypes, first_line, named
 
@@ -148,14 +151,14 @@ def _reshaped(session):
     takes, thorough = functools.partial(_takes_shapes, session), session.profile.thorough
     made = list(other_lengths(session.subject.example, session.uses, takes, thorough))
     if thorough:
-        return made
+        return [*made, *_in_a_batch(session)]
     if session.profile.name != "default":
         return []
     ones = [m for m in made if m[0].startswith("length 1 ")]
     none = [m for m in made if m[0].startswith("length 0 ")]
     others = [m for m in made if m not in ones and m not in none]
     apart = set_apart(session.subject.example, session.subject.names, session.uses, takes)
-    return [*others, *([apart] if apart else ()), *ones[:3], *none[:1], *_longer(session)]
+    return [*others, *([apart] if apart else ()), *ones[:3], *none[:1], *_longer(session), *_in_a_batch(session)]
 
 
 def _takes_shapes(session, shapes) -> bool:
@@ -189,6 +192,25 @@ def _longer(session):
                 yield words, primals
     except Exception:  # the function does not take them
         return
+
+
+def _in_a_batch(session):
+    """The example in a batch, where the function takes it for one: it gives of all what it gives of each."""
+    subject, dtype = session.subject, session.subject.dtype
+    lanes, axes = batch(subject.example, subject.differentiated, session.uses, session.seed)
+    primals = tuple(a[0] if axis is None else np.stack(a) for axis, *a in zip(axes, *lanes, strict=True))
+    if _takes_shapes(session, map(np.shape, primals)):
+        with contextlib.suppress(Exception):  # whatever a function says of what it does not take
+            each = zip(*(session.local(lane, dtype).plainly(lane) for lane in lanes), strict=True)
+            together = session.local(primals, dtype).plainly(primals)
+            if all(_alike(a, np.stack(b), dtype) for a, b in zip(together, each, strict=True)):
+                yield f"a batch of {len(lanes)} in front of every array", primals
+
+
+def _alike(a, b, dtype) -> bool:
+    """Whether they are the same to half of their digits."""
+    a, b = (np.asarray(each, np.float64) for each in (a, b))
+    return a.shape == b.shape and bool(np.all(np.abs(a - b) <= np.sqrt(unit(dtype)) * scale(b)))
 
 
 @named

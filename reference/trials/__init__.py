@@ -86,8 +86,11 @@ VALUES = {
     "between edges": _between_edges,
     "edges": _edges,
     "ends": lambda rng, shape, near: rng.normal(size=shape),  # and some of its range: see `_at_the_ends`
+    "near ends": lambda rng, shape, near: rng.normal(size=shape),
+    "marks": lambda rng, shape, near: rng.normal(size=shape),  # beside lone numbers that the function asks for
 }
-KINKED = ("ties", "zeros", "nothing but zeros", "equal rows", "edges", "ends")
+KINKED = ("ties", "zeros", "nothing but zeros", "equal rows", "edges", "ends", "marks")
+CLOSEST, CLOSE = 20, 8  # powers of two between which the distances to an end lie
 
 
 def cotangents(rng: np.random.Generator, outputs, sparse: bool = False) -> tuple:
@@ -109,8 +112,8 @@ def other_values(
 ) -> tuple:
     """Primals of the same shapes, with the values that these words name; each leaf keeps what it has.
 
-    uses  what the function does with each leaf, where that is an integer: see `wholes.uses`
-    only  the one leaf that has such values, the others fresh ones; all, if negative
+    uses  what the function does with each leaf, where that is an integer or a lone number: see `wholes.uses`
+    only  the one leaf that has such values, the others fresh ones; all, if negative; of marks, which one
     """
     rng = np.random.default_rng([seed, list(VALUES).index(words), 3 + only])  # not what default_rng(seed) gives
     near = np.asarray(sorted({0.0, *near}))
@@ -118,15 +121,30 @@ def other_values(
     uses = uses or [Use()] * len(primals)
 
     def other(i, a, chosen, use):
-        named = words if only in (-1, i) else "fresh"
+        named = words if only in (-1, i) or words == "marks" else "fresh"
         if kind_of(a) == "integer":
             return other_integers(rng, a, named, use, lengths)
         if kind_of(a) == "boolean":
             return other_mask(rng, a, named)
+        if words == "marks" and chosen and marks(a, use):
+            return np.asarray(marks(a, use)[only % len(marks(a, use))])
         return _other(rng, a, chosen, named, near) if kind(a.dtype) == "float" else a
 
     drawn = list(map(other, itertools.count(), primals, differentiated, uses))
     return _in_order(primals, drawn, differentiated)
+
+
+def batch(primals, differentiated, uses, seed: int = 0) -> tuple[list[tuple], tuple]:
+    """(lanes, axes): primals like these, as many as none of their axes is long, and which of them differ.
+
+    Every array has a batch axis, which is like no other axis; what has no axes has none, as `jax.vmap` says it.
+    """
+    lengths = {n for a in primals for n in np.shape(a)}
+    many = next(n for n in itertools.count(2) if n not in lengths)
+    axes = tuple(0 if np.ndim(a) and kind_of(a) != "key" else None for a in primals)
+    drawn = (other_values(primals, differentiated, "fresh", seed=seed + i, uses=uses) for i in range(1, many))
+    others = [tuple(a if axis is None else b for a, b, axis in zip(primals, lane, axes, strict=True)) for lane in drawn]
+    return [tuple(primals), *others], axes
 
 
 def with_its_own_integers(primals, example) -> tuple:
@@ -145,13 +163,22 @@ def _other(rng, a, chosen, words, near):
     if np.ndim(a) == 0:
         return _lone(rng, a, words)
     made = np.asarray(kept(a)[1](VALUES[words](rng, np.shape(a), near)), np.float64)
-    return _at_the_ends(rng, made, ends(a)) if words == "ends" else made
+    return _at_the_ends(rng, made, ends(a), a, words) if words in ("ends", "near ends") else made
 
 
-def _at_the_ends(rng, made, ends):
+def _at_the_ends(rng, made, ends, example, words):
+    """Half of the numbers at the ends of their range, or so near that what holds in between need not hold."""
     places = rng.permutation(made.size)[: (made.size + 1) // 2] if ends else []
-    made.reshape(-1)[places] = np.resize(ends, len(places))
+    away = 2.0 ** -rng.uniform(CLOSE, CLOSEST, len(places)) if words == "near ends" else 0.0
+    at = np.resize(ends, len(places))
+    made.reshape(-1)[places] = at + np.where(at > np.median(example), -away, away)
     return made
+
+
+def marks(a, use) -> tuple[float, ...]:
+    """The numbers that a function compares a lone one with: for these it may have another formula."""
+    lone = np.ndim(a) == 0 and kind(a.dtype) == "float"
+    return tuple(sorted(number for number in use.constants if number != a)) if lone else ()
 
 
 def _lone(rng, a, words):

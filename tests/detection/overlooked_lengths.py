@@ -329,3 +329,21 @@ def mean_counted_in_bfloat16():
         return (jnp.full_like(x, g / jnp.asarray(x.size, jnp.bfloat16).astype(g.dtype)),)
 
     return by_hand(lambda x: x.mean(), keeping(jnp.mean), backward)
+
+
+def running_case(turned):
+    def backward(saved, g):
+        return (turned(jnp.cumsum(turned(g), axis=-1)),)
+
+    return by_hand(lambda x: jnp.cumsum(x, axis=-1), keeping(lambda x: jnp.cumsum(x, axis=-1)), backward)
+
+
+@wrong("shape", "local_derivative", "permuted", args="f32[6]")
+def running_sum_turned_along_the_batch():
+    """Turned around the first axis, which is the last as long as there is no batch."""
+    return running_case(lambda g: g[::-1])
+
+
+@right(args="f32[6]")
+def running_sum_turned_along_its_own_axis():
+    return running_case(lambda g: g[..., ::-1])
