@@ -1,6 +1,7 @@
 """`check` and `assert_correct`: the whole contract on one function, and what it found, for people and for programs."""
 
 import concurrent.futures
+import dataclasses
 import functools
 import os
 import pathlib
@@ -15,12 +16,12 @@ from .blame import blamed
 from .checks import CHECKS
 from .checks.naming import first_line
 from .explaining import explained, severity
-from .finding import GIVEN_UP, CannotTell, Finding
-from .patience import within
+from .finding import GIVEN_UP, INTERRUPTED, CannotTell, Finding
+from .patience import Patience
 from .profiles import PROFILES
 from .progress import progress
 from .reproduction import reproduced
-from .result import Result
+from .result import Interrupted, Result
 from .session import Session
 from .subject import Subject, Unusable, real_outputs
 
@@ -57,6 +58,8 @@ def check(
     seconds    for one check, before it is given up
     reproduce  whether a failure is made small, and written as lines that show it
 
+    Ctrl-C raises `Interrupted`, a KeyboardInterrupt whose `result` is what was found until then.
+
     >>> import jax, jax.numpy as jnp
     >>> @jax.custom_vjp
     ... def square(x):
@@ -72,42 +75,58 @@ def check(
     without = PROFILES[profile].without if checks is None else ()
     chosen = [name for name in _chosen(checks) if name not in without]
     subject = Subject(function, args, argnums, truth, name)
-    session = Session(subject, PROFILES[profile], seed)
+    session, patience = Session(subject, PROFILES[profile], seed), Patience(seconds)
+    make = functools.partial(Finding, str(subject), leaf="", dtype=subject.dtype, verdict="abstained")
+    told = [make(n, message=f"left out by the {profile} profile; checks={n!r} asks for it") for n in without]
+    # By check: what it has found, and as long as it is not done, that it is not.
+    found = {n: [make(n, message=INTERRUPTED)] for n in sorted(chosen, key=lambda name: name not in FIRST)}
+
+    def result(findings):
+        return Result(str(subject), (*findings, *told), tuple(session.outside), time.monotonic() - start)
+
     with progress(str(subject)) as at:
-        _must_run(session, seconds)
-        findings = blamed(_worst(_run(session, chosen, seconds, at)))
-        at("explaining")
-        findings = _helped(lambda: explained(session, findings), seconds) or findings
-        if reproduce:
-            at("making what fails small")
-            findings = _helped(lambda: reproduced(session, findings), seconds) or findings
-    for left_out in without:
-        message = f"left out by the {profile} profile; checks={left_out!r} asks for it"
-        findings.append(Finding(str(subject), left_out, "", subject.dtype, "abstained", message=message))
-    return Result(str(subject), tuple(findings), tuple(session.outside), time.monotonic() - start)
+        findings = None
+        try:
+            _must_run(session, patience)
+            _run(session, found, patience, at)
+            findings = _worst(found)
+            at("explaining")
+            findings = _helped(lambda: explained(session, findings), patience) or findings
+            if reproduce:
+                at("making what fails small")
+                findings = _helped(lambda: reproduced(session, findings), patience) or findings
+        except KeyboardInterrupt:
+            patience.give_up()
+            raise Interrupted(result(findings or _worst(found))) from None
+    return result(findings)
 
 
-def _run(session, chosen, seconds, at) -> list[Finding]:
-    """All findings of the checks."""
-    if findings := _raises(session, chosen, seconds):
-        return findings
+def _run(session, found, patience, at) -> None:
+    """All findings of the checks, each in place of what stands in `found`."""
+    if raised := _raises(session, found, patience):
+        found.update((finding.check, [finding]) for finding in raised)
+        return
 
     def one(name):
         at(name)
-        return _one(session, name, seconds)
+        _one(session, name, found[name], patience)
 
-    for name in [name for name in chosen if name in FIRST]:
-        found = one(name)
-        findings += found
-        if name in AT_THE_EXAMPLE and any(finding.given_up for finding in found):  # where all others begin
+    names = list(found)
+    first = [name for name in names if name in FIRST]
+    for i, name in enumerate(first, 1):
+        one(name)
+        if name in AT_THE_EXAMPLE and any(finding.given_up for finding in found[name]):  # where all others begin
             message = f"not asked: {name} was given up at the example's own values"
-            make = functools.partial(Finding, str(session.subject), leaf="", dtype=session.subject.dtype)
-            asked = {finding.check for finding in findings}
-            return findings + [make(check=n, verdict="abstained", message=message) for n in chosen if n not in asked]
-    with concurrent.futures.ThreadPoolExecutor(os.cpu_count()) as pool:  # XLA compiles outside of Python's lock
-        others = [name for name in chosen if name not in FIRST]
-        begun = {name: pool.submit(one, name) for name in sorted(others, key=lambda name: name not in LONGEST)}
-        return findings + [finding for name in others for finding in begun[name].result()]
+            for other in names[i:]:
+                found[other] = [dataclasses.replace(finding, message=message) for finding in found[other]]
+            return
+    pool = concurrent.futures.ThreadPoolExecutor(os.cpu_count())  # XLA compiles outside of Python's lock
+    try:
+        others = sorted(names[len(first) :], key=lambda name: name not in LONGEST)
+        for begun in [pool.submit(one, name) for name in others]:
+            begun.result()
+    finally:
+        pool.shutdown(wait=False, cancel_futures=True)
 
 
 def assert_correct(function: Callable, *args, **options) -> None:
@@ -131,42 +150,42 @@ def _chosen(checks):
     return chosen
 
 
-def _must_run(session, seconds):
+def _must_run(session, patience):
     """Refuse a function that cannot be called, traced or compiled, takes for ever, or is never twice the same."""
     subject = session.subject
     try:
-        local = within(seconds, lambda: session.local(subject.example, subject.dtype))
-        same = within(seconds, lambda: local.traces_alike() and local.repeats())
+        local = patience.within(lambda: session.local(subject.example, subject.dtype))
+        same = patience.within(lambda: local.traces_alike() and local.repeats())
     except Unusable:
         raise
     except concurrent.futures.TimeoutError:
-        raise Unusable(f"{subject}: the function itself takes longer than {seconds:g} seconds") from None
+        raise Unusable(f"{subject}: the function itself takes longer than {patience.seconds:g} seconds") from None
     except Exception as error:
-        _called(subject, seconds)
+        _called(subject, patience)
         message = f"{subject}: jax.jit cannot trace the function: {type(error).__name__}: {first_line(error)}"
         raise Unusable(f"{message} Static arguments of a custom_vjp belong in nondiff_argnums.") from error
     if not same:  # which may be in the words of JAX alone
-        pairs = zip(*(real_outputs(_called(subject, seconds)) for _ in range(2)), strict=True)
+        pairs = zip(*(real_outputs(_called(subject, patience)) for _ in range(2)), strict=True)
         if not all(np.array_equal(np.asarray(a), np.asarray(b), equal_nan=True) for a, b in pairs):
             raise Unusable(f"{subject}: the function is not deterministic: two calls with the same arguments differ")
 
 
-def _called(subject, seconds):
+def _called(subject, patience):
     """What the function gives when it is called without jit."""
     try:
-        return within(seconds, lambda: subject.function(*subject.arrays()))
+        return patience.within(lambda: subject.function(*subject.arrays()))
     except concurrent.futures.TimeoutError:
-        raise Unusable(f"{subject}: the function itself takes longer than {seconds:g} seconds") from None
+        raise Unusable(f"{subject}: the function itself takes longer than {patience.seconds:g} seconds") from None
     except Exception as error:
         message = f"{subject}: the function rejects its example arguments: {type(error).__name__}: {error}"
         raise Unusable(message) from error
 
 
-def _raises(session, chosen, seconds) -> list[Finding]:
+def _raises(session, chosen, patience) -> list[Finding]:
     """What a derivative raises when it is traced, once for all checks; what has no derivative at all is refused."""
     local = session.local(session.subject.example, session.subject.dtype)
     try:
-        within(seconds, lambda: local.by_hand)
+        patience.within(lambda: local.by_hand)
         return []
     except Exception as error:
         if local.autodiff_raises(type(error), first_line(error)):  # so nothing written by hand was asked
@@ -178,22 +197,25 @@ def _raises(session, chosen, seconds) -> list[Finding]:
         others = [name for name in chosen if name != "structure"]
         message = "the derivative does not get through jax.jit: see structure"
         return [
-            make(check="structure", **_raised(error, seconds)),
+            make(check="structure", **_raised(error, patience.seconds)),
             *(make(check=name, verdict="abstained", message=message) for name in others),
         ]
 
 
-def _one(session, name, seconds) -> list[Finding]:
-    """The findings of one check, whatever becomes of it."""
-    make = {"subject": str(session.subject), "check": name, "leaf": "", "dtype": session.subject.dtype}
-    found: list[Finding] = []  # and kept, where what comes next takes too long
+def _one(session, name, own, patience) -> None:
+    """The findings of one check, whatever becomes of it, before the last of its own, which says how it ended."""
+
+    def work():
+        for finding in CHECKS[name](session):
+            own.insert(-1, finding)
+
     try:
-        within(seconds, lambda: found.extend(iter(CHECKS[name](session))))
-        return found
+        patience.within(work)
+        own.pop()
     except CannotTell as reason:
-        return [*found, Finding(**make, verdict="abstained", message=str(reason))]
+        own[-1] = dataclasses.replace(own[-1], message=str(reason))
     except Exception as error:
-        return [*found, Finding(**make, **_raised(error, seconds))]
+        own[-1] = dataclasses.replace(own[-1], **_raised(error, patience.seconds))
 
 
 def _raised(error, seconds) -> dict:
@@ -221,19 +243,19 @@ def _of_our_own(error) -> bool:
     return bool(asked) and HERE in asked[-1].parents
 
 
-def _helped(work, seconds):
+def _helped(work, patience):
     """What comes of it in time: words and lines for a failure are a help, and no reason to hang with what hangs."""
     try:
-        return within(seconds, work)
+        return patience.within(work)
     except concurrent.futures.TimeoutError:
         return None
 
 
-def _worst(findings) -> list[Finding]:
-    """One finding for each check, leaf and dtype: the worst."""
+def _worst(found) -> list[Finding]:
+    """One finding for each check, leaf and dtype: the worst; an oracle that is wrong itself is found out."""
     worst: dict = {}
-    for finding in findings:
+    for finding in [finding for own in found.values() for finding in own]:
         key = finding.check, finding.leaf, finding.dtype
         if key not in worst or severity(finding) > severity(worst[key]):
             worst[key] = finding
-    return list(worst.values())
+    return blamed(list(worst.values()))

@@ -4,6 +4,7 @@ import dataclasses
 from typing import Literal
 
 GIVEN_UP = "given up after"  # how a check says that it took too long
+INTERRUPTED = "interrupted before it was done"
 Verdict = Literal["right", "wrong", "raised", "abstained"]
 
 
@@ -44,6 +45,11 @@ class Finding:
     def given_up(self) -> bool:
         """Whether it took too long to find out."""
         return bool(self.message) and self.message.startswith(GIVEN_UP)
+
+    @property
+    def interrupted(self) -> bool:
+        """Whether somebody stopped it."""
+        return self.message == INTERRUPTED
 
     def __str__(self):
         head = f"{self.subject}: {self.leaf} in {self.dtype} " if self.leaf else f"{self.subject}: in {self.dtype} "

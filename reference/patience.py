@@ -1,4 +1,4 @@
-"""Work that is given up after a time, and how a process ends that gave some up.
+"""Work that is given up after a time, or when it is interrupted, and how a process ends that gave some up.
 
 Its thread is told to stop, and does so between two lines of Python.  What hangs inside of XLA never comes to that and
 is left alone; Python, ending beside such a thread, may abort.
@@ -18,29 +18,51 @@ LAST_WAIT = 5.0  # seconds, for a thread to come to its end when the process doe
 _given_up: list[threading.Thread] = []
 
 
-def within(seconds: float, work: Callable):
-    """work(), in a thread of its own; a TimeoutError when its time is over."""
-    done: concurrent.futures.Future = concurrent.futures.Future()
+class Patience:
+    """So many seconds for each piece of work, which may all be given up at once."""
 
-    def run():
+    def __init__(self, seconds: float):
+        self.seconds = seconds
+        self._begun: list[threading.Thread] = []
+        self._over = False
+
+    def within(self, work: Callable):
+        """work(), in a thread of its own; a TimeoutError when its time is over."""
+        done: concurrent.futures.Future = concurrent.futures.Future()
+
+        def run():
+            try:
+                with np.errstate(all="ignore"):  # what is not finite is judged; NumPy need not say it as well
+                    done.set_result(work())
+            except BaseException as error:
+                done.set_exception(error)
+
+        thread = threading.Thread(target=run, daemon=True)
+        self._begun.append(thread)
+        thread.start()
+        if self._over:
+            _give_up(thread)
         try:
-            with np.errstate(all="ignore"):  # what is not finite is judged; NumPy need not say it as well
-                done.set_result(work())
-        except BaseException as error:
-            done.set_exception(error)
+            return done.result(timeout=self.seconds)
+        except concurrent.futures.TimeoutError:
+            _give_up(thread)
+            raise
 
-    thread = threading.Thread(target=run, daemon=True)
-    thread.start()
-    try:
-        return done.result(timeout=seconds)
-    except concurrent.futures.TimeoutError:
-        _given_up.append(thread)
-        ctypes.pythonapi.PyThreadState_SetAsyncExc(ctypes.c_ulong(thread.ident), ctypes.py_object(_GivenUp))
-        raise
+    def give_up(self) -> None:
+        """Give up all that runs, and all that begins from now on."""
+        self._over = True
+        for thread in self._begun:
+            _give_up(thread)
 
 
 class _GivenUp(BaseException):
     """Raised inside of what is given up."""
+
+
+def _give_up(thread):
+    if thread.is_alive():
+        _given_up.append(thread)
+        ctypes.pythonapi.PyThreadState_SetAsyncExc(ctypes.c_ulong(thread.ident), ctypes.py_object(_GivenUp))
 
 
 @atexit.register

@@ -26,12 +26,17 @@ class Result:
     @property
     def ok(self) -> bool:
         """Whether nothing is wrong, and something was found right: some checks may have abstained, not all."""
-        return all(finding.ok for finding in self.findings) and self.judged
+        return not self.failures and self.judged and not self.interrupted
 
     @property
     def judged(self) -> bool:
         """Whether any check could say that something is right or wrong."""
         return any(finding.verdict != "abstained" for finding in self.findings if finding.check != "residuals")
+
+    @property
+    def interrupted(self) -> tuple[str, ...]:
+        """The checks that were not done when somebody stopped them."""
+        return tuple(dict.fromkeys(finding.check for finding in self.findings if finding.interrupted))
 
     @property
     def failures(self) -> tuple[Finding, ...]:
@@ -43,16 +48,13 @@ class Result:
         return next((f for f in self.failures if f.diagnosis), next(iter(self.failures), None))
 
     def __str__(self):
-        right = sum(f.verdict == "right" for f in self.findings)
-        abstained = sum(f.verdict == "abstained" for f in self.findings)
-        counts = f"{right} right, {len(self.failures)} wrong, {abstained} abstained"
-        late = dict.fromkeys(f.check for f in self.findings if f.given_up)
-        counts += f"; {', '.join(late)} given up, and not all was tried: seconds= allows more" if late else ""
+        counts = self._counts()
         if not self.judged:
             reasons = "; ".join(dict.fromkeys(f.message or "" for f in self.findings if f.verdict == "abstained"))
             return f"{self.subject}: nothing could be judged ({reasons[:400]})"
-        if self.ok:
-            return f"{self.subject}: the derivative is right ({counts})"
+        if not self.failures:
+            state = "nothing was found wrong so far" if self.interrupted else "the derivative is right"
+            return f"{self.subject}: {state} ({counts})"
         checks = ", ".join(dict.fromkeys(f.check for f in self.failures))
         first, *rest = self._told()
         head = [f"{self.subject}: the derivative is WRONG", *_wrapped(counts), *_wrapped(f"fails {checks}")]
@@ -60,6 +62,14 @@ class Result:
         if first.reproduction:
             blocks.append(f"reproduce:\n\n{first.reproduction}")
         return "\n\n".join(blocks)
+
+    def _counts(self):
+        right = sum(f.verdict == "right" for f in self.findings)
+        abstained = sum(f.verdict == "abstained" and not f.interrupted for f in self.findings)
+        late = dict.fromkeys(f.check for f in self.findings if f.given_up)
+        said = f"{right} right, {len(self.failures)} wrong, {abstained} abstained"
+        said += f"; {', '.join(late)} given up, and not all was tried: seconds= allows more" if late else ""
+        return said + (f"; interrupted before {', '.join(self.interrupted)}" if self.interrupted else "")
 
     def _told(self):
         """Each leaf's failures once, the one that says most first."""
@@ -91,6 +101,14 @@ class Result:
         console.print(self)
         html = console.export_html(inline_styles=True, code_format="<pre>{code}</pre>")
         return {"text/plain": str(self), "text/html": html}
+
+
+class Interrupted(KeyboardInterrupt):
+    """Somebody stopped a check; `result` is what it had found until then."""
+
+    def __init__(self, result: Result):
+        super().__init__(str(result))
+        self.result = result
 
 
 def _lines(finding: Finding):

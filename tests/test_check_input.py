@@ -1,8 +1,10 @@
 """What `check` says of input that it cannot use: a clear message, and the other checks still run."""
 
 import pathlib
+import signal
 import subprocess
 import sys
+import threading
 import time
 
 import jax
@@ -12,6 +14,8 @@ import pytest
 from jax import lax
 
 from manual_backprop.reference import check
+from manual_backprop.reference.checks import CHECKS
+from manual_backprop.reference.finding import Finding
 from manual_backprop.reference.subject import Unusable
 
 X = np.array([0.5, -1.25, 2.0, 0.75], np.float32)
@@ -101,6 +105,51 @@ def test_what_hangs_in_a_compiled_loop_is_given_up():
     root = pathlib.Path(__file__).parents[1]
     ran = subprocess.run([sys.executable, "-c", code], cwd=root, capture_output=True, text=True, timeout=120)
     assert "in time" in ran.stdout, ran.stderr
+
+
+@pytest.fixture
+def press():
+    """Ctrl-C, from any thread; a process in the background ignores it otherwise."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield lambda: signal.pthread_kill(threading.main_thread().ident, signal.SIGINT)
+    signal.signal(signal.SIGINT, before)
+
+
+def test_an_interruption_keeps_what_was_found_and_stops_what_runs(press, monkeypatch):
+    ended = threading.Event()
+
+    def stopped(session):
+        yield Finding(str(session.subject), "eager", "x", "float32", "right")
+        press()
+        try:
+            while True:
+                time.sleep(0.05)
+        finally:
+            ended.set()
+
+    monkeypatch.setitem(CHECKS, "eager", stopped)
+    with pytest.raises(KeyboardInterrupt) as raised:
+        check(made(square, lambda kept, y_bar: (kept[0] * y_bar,)), X, checks=("truth", "eager"))
+    result = raised.value.result
+    verdicts = {(f.check, f.leaf): f.verdict for f in result.findings if f.dtype == "float32"}
+    assert verdicts == {("truth", "x"): "wrong", ("eager", "x"): "right", ("eager", ""): "abstained"}
+    assert not result.ok
+    assert "interrupted before eager" in str(result)
+    assert ended.wait(10)
+
+
+def test_what_was_interrupted_is_not_called_right(press, monkeypatch):
+    def stopped(session):
+        press()
+        while True:
+            time.sleep(0.05)
+        yield
+
+    monkeypatch.setitem(CHECKS, "eager", stopped)
+    with pytest.raises(KeyboardInterrupt) as raised:
+        check(made(square, square_back), X, checks=("truth", "eager"))
+    assert not raised.value.result.ok
+    assert "nothing was found wrong so far" in str(raised.value.result)
 
 
 def test_a_function_that_hangs_itself_is_refused():
