@@ -2,18 +2,22 @@
 
 import contextlib
 import pathlib
+import sys
 import time
-from collections.abc import Sequence
+from collections import Counter
+from collections.abc import Callable, Sequence
 
 import click
 
+from manual_backprop.reference.progress import numbered
+from manual_backprop.reference.result import Interrupted, Result
 from manual_backprop.reports import page, record
 
 from . import targets
 from .environment import header
 from .targets import Target, Unusable
 
-WRONG, UNUSABLE, INTERRUPTED = 1, 2, 130
+WRONG, UNUSABLE, STOPPED = 1, 2, 130
 
 
 def asked(names: Sequence[str], options: dict) -> list[Target]:
@@ -31,45 +35,64 @@ def run(chosen: Sequence[Target], folder: pathlib.Path | None, command: str, ver
 
     Returns 1 where a derivative is wrong or raised, else 2 where a target could not be used, else 0.
     """
-    counts = dict.fromkeys(("right", "wrong", "unusable"), 0)
-    start, interrupted = time.monotonic(), False
+    counts, start, interrupted = Counter(), time.monotonic(), False
     seed = {target.seed or 0 for target in chosen}
     choices = {"seed": seed.pop()} if len(seed) == 1 else {}
     recorder = record.Recorder(folder / "record.jsonl", header(command, choices)) if folder else None
+
+    def keep(outcome, lines):
+        counts[outcome] += 1
+        for line in lines if recorder else ():
+            recorder.add(line)
+
     try:
         with recorder or contextlib.nullcontext():
-            for target in chosen:
-                outcome, lines = _told(target, verbose)
-                counts[outcome] += 1
-                for line in lines if recorder else ():
-                    recorder.add(line)
+            for target in numbered(chosen):
+                _told(target, verbose, keep)
             if recorder:
                 recorder.add({"kind": "end", "finished": True, "seconds": time.monotonic() - start})
     except KeyboardInterrupt:
         interrupted = True
     if len(chosen) > 1 or interrupted:
-        state = "interrupted: " if interrupted else ""
-        click.echo(f"{state}{len(chosen)} targets: {', '.join(f'{n} {outcome}' for outcome, n in counts.items())}")
+        click.echo(_counted(counts, len(chosen), interrupted))
     if recorder:
         # What was interrupted stands beside an older record and its page, and replaces neither.
         path = recorder.path
         shown = folder / "index.html" if path.name == "record.jsonl" else path.with_suffix(".html")
         page.write(record.load(path), shown)
         click.echo(f"record  {path}\npage    {shown}")
-    return INTERRUPTED if interrupted else WRONG if counts["wrong"] else UNUSABLE if counts["unusable"] else 0
+    return STOPPED if interrupted else WRONG if counts["wrong"] else UNUSABLE if counts["unusable"] else 0
 
 
-def _told(target: Target, verbose: bool) -> tuple[str, list[dict]]:
-    """Check one target and say what came: its outcome, and its lines for the record."""
+def _told(target: Target, verbose: bool, keep: Callable) -> None:
+    """Check one target, say what came and keep it: its outcome, and its lines for the record."""
     try:
-        result = targets.checked(target)
+        with contextlib.redirect_stdout(sys.stderr):  # what functions print is no part of the report
+            result = targets.checked(target)
     except Unusable as error:
         click.echo(f"Error: {error}", err=True)
-        return "unusable", [targets.unusable_line(target, str(error))]
+        keep("unusable", [targets.unusable_line(target, str(error))])
+    except Interrupted as stopped:
+        _said(stopped.result, verbose, keep)
+        raise
+    else:
+        _said(result, verbose, keep)
+
+
+def _said(result: Result, verbose: bool, keep: Callable) -> None:
     for finding in targets.findings_of(result) if verbose else ():
         click.echo(str(finding))
     click.echo(str(result))
-    return ("right" if result.ok else "wrong"), list(targets.lines_of(result))
+    unfinished = result.interrupted and not result.failures
+    keep("unfinished" if unfinished else "right" if result.ok else "wrong", targets.lines_of(result))
+
+
+def _counted(counts: Counter, asked: int, interrupted: bool) -> str:
+    """How many targets came out how, and how many did not."""
+    words = [f"{counts[outcome]} {outcome}" for outcome in ("right", "wrong", "unusable")]
+    if interrupted:
+        words.append(f"{asked - sum(counts.values()) + counts['unfinished']} not checked")
+    return f"{'interrupted: ' * interrupted}{asked} target{'s' * (asked != 1)}: {', '.join(words)}"
 
 
 __all__ = ["asked", "run"]

@@ -27,11 +27,14 @@ class BadInput(click.ClickException):
 
 
 class _Commands(click.Group):
-    """What a command refuses becomes bad input, whichever command it is."""
+    """What a command refuses becomes bad input, and Ctrl-C one line, whichever command it is."""
 
     def invoke(self, context):
         try:
             return super().invoke(context)
+        except KeyboardInterrupt:
+            click.echo("interrupted", err=True)
+            sys.exit(INTERRUPTED)
         except Exception as error:
             if type(error).__name__ in BAD_INPUT:
                 raise BadInput(str(error)) from None

@@ -23,10 +23,11 @@ import tomllib
 from collections import Counter
 from collections.abc import Callable, Iterator
 
-from manual_backprop.reference.checker import Result, check
+from manual_backprop.reference.checker import check
 from manual_backprop.reference.checks import CHECKS
 from manual_backprop.reference.finding import Finding
 from manual_backprop.reference.profiles import PROFILES
+from manual_backprop.reference.result import Interrupted, Result
 from manual_backprop.reference.specification import parse
 from manual_backprop.reference.subject import Unusable
 from manual_backprop.signature import SignatureError
@@ -147,23 +148,24 @@ def _target(fields: dict, where: str, dashes: str = "") -> Target:
 
 
 def checked(target: Target) -> Result:
-    """What `check` finds about a target; Unusable where there is nothing to check."""
+    """What `check` finds about a target; Unusable where there is nothing to check, Interrupted as `check` is."""
+
+    def again(finding):  # the check alone, if it goes by the name that `check` calls it
+        return target.command(**({"checks": (finding.check,)} if finding.check in CHECKS else {}))
+
     function, truth = imported(target.function), target.truth and imported(target.truth)
     options = {name: getattr(target, name) for name in ("argnums", *COMMON) if getattr(target, name) is not None}
     try:
         args = arguments(function, target.args, target.seed or 0)
         result = check(function, *args, truth=truth, name=target.function, **options)
+    except Interrupted as stopped:
+        raise Interrupted(reproducible(stopped.result, again)) from None
     except (Unusable, SignatureError) as error:
         message = _line(error)
         raise Unusable(message if message.startswith(target.function) else f"{target}: {message}") from None
     except (Exception, SystemExit) as error:
         raise Unusable(f"{target}: {type(error).__name__}: {_line(error)}") from None
-    return reproducible(result, lambda finding: target.command(**_only(finding)))
-
-
-def _only(finding: Finding) -> dict:
-    """The check of a finding, if it goes by the name that `check` calls it."""
-    return {"checks": (finding.check,)} if finding.check in CHECKS else {}
+    return reproducible(result, again)
 
 
 def imported(name: str) -> Callable:

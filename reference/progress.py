@@ -4,11 +4,13 @@ Shown on a terminal or in a notebook, on standard error, and gone when it is don
 """
 
 import contextlib
+import contextvars
 import sys
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 
 PATIENCE = 2.0  # seconds, before anything is shown
+_which = contextvars.ContextVar("which of several", default="")
 
 
 class _Shown:
@@ -44,7 +46,7 @@ def progress(what: str) -> Iterator[Callable[[str], None]]:
     if not (sys.stderr.isatty() or "ipykernel" in sys.modules):
         yield lambda part: None
         return
-    shown = _Shown(what)
+    shown = _Shown(_which.get() + what)
     timer = threading.Timer(PATIENCE, shown.appear)
     timer.daemon = True
     timer.start()
@@ -55,3 +57,13 @@ def progress(what: str) -> Iterator[Callable[[str], None]]:
         timer.join()
         if shown.spinner:
             shown.spinner.stop()
+
+
+def numbered(items: Sequence) -> Iterator:
+    """The items; what is shown while one is worked on says which of them it is."""
+    for i, item in enumerate(items, 1):
+        token = _which.set(f"{i} of {len(items)} · " if len(items) > 1 else "")
+        try:
+            yield item
+        finally:
+            _which.reset(token)

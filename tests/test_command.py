@@ -13,7 +13,7 @@ import pytest
 from click.testing import CliRunner
 
 from manual_backprop import sampling
-from manual_backprop.command import experiments, spread
+from manual_backprop.command import check, experiments, spread
 from manual_backprop.command import main as command
 from manual_backprop.command import run as job
 from manual_backprop.reports import record
@@ -71,6 +71,15 @@ def test_a_wrong_rule_fails_and_says_how_to_come_back(few, monkeypatch):
     assert "relu: x in float64 is wrong [vjp]" in result.output
     assert "the sign is wrong everywhere" in result.output
     assert "at input=(3, 2) values=normal seed=0" in result.output
+
+
+def test_ctrl_c_is_one_line(monkeypatch):
+    def interrupt(*_):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(check, "check", interrupt)
+    result = invoke("check", "relu")
+    assert (result.exit_code, result.stdout, result.stderr) == (130, "", "interrupted\n")
 
 
 BAD_CHECKS = [

@@ -20,8 +20,8 @@ def backward(x, y_bar):
     return (y_bar * jnp.cos(x),)
 
 slow.defvjp(lambda x: (slow(x), x), backward)
-print("ok:", check(slow, np.ones(3, np.float32), profile="quick").ok)
 """
+CHECKED = 'print("ok:", check(slow, np.ones(3, np.float32), profile="quick").ok)'
 
 
 def on_a_terminal(code: str) -> str:
@@ -41,13 +41,26 @@ def on_a_terminal(code: str) -> str:
 
 
 def test_a_check_that_takes_long_says_on_a_terminal_what_it_is_at():
-    shown = on_a_terminal(SLOW)
+    shown = on_a_terminal(SLOW + CHECKED)
     assert "slow: value" in shown
     assert "0:00:03" in shown  # since its start, not since it is shown
     assert "ok: True" in shown
 
 
 def test_a_log_is_told_nothing_of_it():
-    ran = subprocess.run([sys.executable, "-c", SLOW], capture_output=True, text=True, timeout=120, check=True)
+    ran = subprocess.run(
+        [sys.executable, "-c", SLOW + CHECKED], capture_output=True, text=True, timeout=120, check=True
+    )
     assert ran.stdout == "ok: True\n"
     assert "slow" not in ran.stderr
+
+
+def test_of_several_targets_it_says_which_one(tmp_path):
+    (tmp_path / "own.py").write_text(SLOW)
+    command = "import os; from manual_backprop.command.main import main; "
+    command += f"os.chdir({str(tmp_path)!r}); "
+    command += "main(['check', 'own:slow', 'own:slow', '--args', 'f32[3]', '--checks', 'truth'])"
+    shown = on_a_terminal(command)
+    assert "1 of 2 · own:slow: truth" in shown
+    assert "2 of 2 · own:slow: truth" in shown
+    assert "2 targets: 2 right" in shown

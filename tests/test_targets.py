@@ -10,6 +10,7 @@ from click.testing import CliRunner
 
 from manual_backprop.command.main import main
 from manual_backprop.reference.checks import CHECKS
+from manual_backprop.reference.finding import Finding
 from manual_backprop.reports import record
 
 KERNELS = '''
@@ -48,6 +49,11 @@ def log(x: Float[Array, "n"]):
 
 def root(x):
     return x * x * 0.5
+
+
+def loud(x: Float[Array, "n"]):
+    print("traced")
+    return x * x
 
 
 def pick(x: Float16[Array, "n c"], labels: Annotated[Int[Array, "n"], Lt("c")], power=2):
@@ -165,7 +171,7 @@ def test_one_bare_command_checks_what_is_listed(project):
     assert "4 targets: 2 right, 1 wrong, 1 unusable" in result.stdout
     assert result.stderr == (
         "Error: own.kernels:gone: module 'own.kernels' has no attribute 'gone'; "
-        "there are by_hand, scale, unsummed, log, root, pick, named, counted, unsaid, odd, refusing\n"
+        "there are by_hand, scale, unsummed, log, root, loud, pick, named, counted, unsaid, odd, refusing\n"
     )
     loaded = record.load(project / "out" / "record.jsonl")
     assert loaded.finished
@@ -203,6 +209,35 @@ def test_an_interruption_leaves_what_was_judged(project):
     loaded = record.load(project / "out" / "record.jsonl")
     assert not loaded.finished
     assert {f["subject"] for f in loaded.findings} == {"own.kernels:scale"}
+
+
+def test_ctrl_c_keeps_what_was_found_of_the_target_that_ran(project, monkeypatch):
+    def stopped(session):
+        yield Finding(str(session.subject), "eager", "x", "float32", "right")
+        raise KeyboardInterrupt
+
+    monkeypatch.setitem(CHECKS, "eager", stopped)
+    arguments = "own.kernels:unsummed", "own.kernels:scale", *ARGS, "--checks", "truth,eager", "--output", "out"
+    result = check(*arguments)
+    assert result.exit_code == 130
+    assert "own.kernels:unsummed: the derivative is WRONG" in result.stdout
+    assert "interrupted before eager" in result.stdout
+    assert "interrupted: 2 targets: 0 right, 1 wrong, 0 unusable, 1 not checked" in result.stdout
+    loaded = record.load(project / "out" / "record.jsonl")
+    assert not loaded.finished
+    assert {(f["check"], f["leaf"], f["verdict"]) for f in loaded.findings if f["dtype"] == "float32"} == {
+        ("truth", "x", "right"),
+        ("truth", "w", "wrong"),
+        ("eager", "x", "right"),
+        ("eager", "", "abstained"),
+    }
+
+
+def test_what_a_function_prints_is_no_part_of_the_report():
+    result = check("own.kernels:loud", *QUICK)
+    assert result.exit_code == 0
+    assert result.stdout.count("\n") == 1
+    assert "traced" in result.stderr
 
 
 # --- the page --------------------------------------------------------------------------------------------------------
