@@ -35,6 +35,9 @@ class _Commands(click.Group):
         except KeyboardInterrupt:
             click.echo("interrupted", err=True)
             sys.exit(INTERRUPTED)
+        except click.UsageError as error:
+            said = " ".join(error.format_message().split()).rstrip(".")
+            raise BadInput(f"{said}; see {error.ctx.command_path} --help") from None
         except Exception as error:
             if type(error).__name__ in BAD_INPUT:
                 raise BadInput(str(error)) from None

@@ -132,6 +132,8 @@ BAD_CHECKS = [
     (["--expression", " "], ["' ' is not an expression: invalid syntax"]),
     (["--expression", "tanh\0"], ["is not an expression"]),
     (["--expression", "residual(" * 500 + "tanh" + ")" * 500], ["residual(res...' is not an expression"]),
+    (["relu", "--profile", "fast"], ["'fast' is not one of 'quick', 'default', 'thorough'; see main check --help"]),
+    (["relu", "--nosuch"], ["No such option", "--nosuch"]),
     (["--expression", "tanh", "--platform", "tpu"], ["--platform tpu is not available; here there is cpu"]),
 ]
 
@@ -152,6 +154,11 @@ def test_rules_are_listed():
     result = invoke("rules")
     assert result.exit_code == 0
     assert [line.split()[0] for line in result.output.splitlines()] == list(RULES)
+
+
+def test_the_package_is_the_command_too():
+    ran = subprocess.run([sys.executable, "-m", "manual_backprop", "rules"], capture_output=True, text=True, check=True)
+    assert ran.stdout == invoke("rules").stdout
 
 
 # --- run -------------------------------------------------------------------------------------------------------------
