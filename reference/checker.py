@@ -67,7 +67,7 @@ def check(
     >>> square.defvjp(lambda x: (x * x, x), lambda x, y_bar: (x * y_bar,))
     >>> result = check(square, jnp.arange(1.0, 4.0), profile="quick")
     >>> print(result.ok, result.diagnosis.diagnosis.split(":")[0])
-    False off by a factor of 0.5 everywhere, which is 1 / 2
+    False off by a factor of 1/2 everywhere
     """
     start = time.monotonic()
     if profile not in PROFILES:

@@ -2,6 +2,7 @@
 
 import dataclasses
 import functools
+import itertools
 import time
 
 import jax
@@ -18,10 +19,13 @@ from .session import Failed
 from .tracing.interpreter import equations
 from .tracing.widening import kind
 from .trials import Trial
+from .trials.lengths import other_lengths
 
 EXPLAINED = 3  # failures of one leaf that are explained before the simplest is chosen
 SECONDS = 10.0  # for all leaves; after that, what shows at a glance
 FOR_ONE = 4.0
+ELSEWHERE = 2  # failures at other lengths, and as many at other values, that an explanation has to hold for
+TOLD = ("truth", "values", "kinks", "shapes")  # checks whose failures tell of a trial
 
 
 def severity(finding):
@@ -94,7 +98,13 @@ def _explain(session, failures: list[Failed], until):
     """The first explanation that the simplest failures of one leaf have, and where alone it fails, if it does."""
     # One element of a cotangent shows where it goes, and little else.
     dense = [failed for failed in failures if not failed.trial.sparse] or failures
-    plain = sorted(dense, key=lambda f: (_rank(f.finding.check), f.dtype != "float64", -f.finding.ratio))
+    own = ("float64", session.subject.dtype)  # in the others rounding hides more
+
+    def plainness(failed):
+        narrow = failed.dtype not in own, failed.dtype != "float64"
+        return _rank(failed.finding.check), *narrow, _is_alike(failed.trial), -failed.finding.ratio
+
+    plain = sorted(dense, key=plainness)
     simplest = list({(f.finding.check, f.dtype): f for f in reversed(plain)}.values())[::-1][:EXPLAINED]
     if _rank(simplest[0].finding.check) == 0:  # numbers of other values may fit what is not so here
         simplest = [f for f in simplest if _rank(f.finding.check) == 0]
@@ -137,6 +147,12 @@ def _of_integers(session, failed: Failed) -> str:
 
 def _equal(a, b) -> bool:
     return kind_of(a) != "key" and np.array_equal(a, b)
+
+
+def _is_alike(trial) -> bool:
+    """Whether there is one number everywhere, so that hardly anything is told from anything else."""
+    floats = [a for a in trial.primals if kind(a.dtype) == "float" and np.size(a) > 1]
+    return bool(floats) and all((a == a.flat[0]).all() for a in map(np.asarray, floats))
 
 
 def _rank(check) -> int:
@@ -238,7 +254,43 @@ def _failure(session, failed: Failed) -> Failure:
         answer=answer if leaf in subject.names else None,
         outputs=tuple(np.asarray(a, np.float64) for a in failed.measured.truth[0]),
         halves=halves if leaf in subject.names else None,
+        elsewhere=functools.cache(lambda: tuple(_elsewhere(session, failed))),
+        particular=failed.finding.check in ("values", "kinks") and not _fails_as_given(session, failed),
     )
+
+
+def _fails_as_given(session, failed) -> bool:
+    return any(f.finding.leaf == failed.finding.leaf and f.finding.check == "truth" for f in session.failed)
+
+
+def _elsewhere(session, failed):
+    """The same leaf where it is wrong at other values, and at other lengths, which are sought if none were tried."""
+    leaf = failed.finding.leaf
+    same = [f for f in session.failed if f.finding.leaf == leaf and f.dtype == failed.dtype and f.finding.check in TOLD]
+    some = [f for f in same if not f.trial.sparse and f.trial is not failed.trial]
+    reshaped = [f for f in some if _shapes(f.trial) != _shapes(failed.trial)] or _at_other_lengths(session, failed)
+    others = [f for f in some if _shapes(f.trial) == _shapes(failed.trial)]
+    return [_failure(session, f) for f in [*itertools.islice(reshaped, ELSEWHERE), *others[:ELSEWHERE]]]
+
+
+def _shapes(trial):
+    return [np.shape(a) for a in trial.primals]
+
+
+def _at_other_lengths(session, failed):
+    subject, leaf = session.subject, failed.finding.leaf
+    for words, primals in other_lengths(subject.example, session.uses, lambda shapes: True):
+        if words.startswith(("length 1 ", "length 0 ")):
+            continue
+        try:
+            trial = session.trial(primals, words, 200)
+            answer = session.answer(trial, failed.dtype)
+            findings = list(session.judge("shapes", trial, failed.dtype, answer, outputs=False, remember=False))
+        except Exception:  # lengths that the function does not take
+            continue
+        wrong = next((f for f in findings if f.leaf == leaf and f.verdict == "wrong"), None)
+        if wrong:
+            yield Failed(wrong, trial, failed.dtype, answer, session.measured(trial, failed.dtype))
 
 
 def _is_right(session, failed, dtype) -> bool:

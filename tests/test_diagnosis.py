@@ -127,7 +127,7 @@ MISTAKES = [
     (hinge, "kink", "kink", "where x is 1"),
     (gather, "overwritten", "missing_sum", "the last place stands for the sum"),
     (polynomial, "twice", "counted_twice", "a path is counted twice"),
-    (polynomial, "factor", "factor", "2 / 3"),
+    (polynomial, "factor", "factor", "2/3"),
     (polynomial, "order", "local_derivative wrong_residual", "the power in `x**3`"),
 ]
 

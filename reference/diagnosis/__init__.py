@@ -5,6 +5,7 @@ only where its prediction is what came, within the rounding that is allowed.  Hy
 fewest words first; the first that explains the failure is the diagnosis.
 """
 
+import dataclasses
 import math
 import time
 
@@ -43,7 +44,8 @@ def diagnose(failure: Failure, seconds: float = SECONDS) -> Explanation | None:
     if not failure.wrong.any():
         return None
     with np.errstate(all="ignore"):  # what is tried may overflow; nothing is said that does not fit
-        found = _of(AT_A_GLANCE, failure)
+        found = _where_alone(failure) if failure.particular else None
+        found = found or _of(AT_A_GLANCE, failure)
         if found and found.kind == "factor" and failure.definition is not None and seconds > 0:
             return _left_out(failure) or found
         return found or _with_the_definition(failure, seconds)
@@ -61,6 +63,19 @@ def _of(hypotheses, asked, until=math.inf):
         if explanation:
             return explanation
     return None
+
+
+def _where_alone(failure):
+    """The values at which alone it is wrong, and what is so there."""
+    if not np.isfinite(failure.got).all():
+        return None
+    found = _of((places.conditioned,), failure)
+    if found is None or found.kind != "kink":
+        return None
+    wrong = failure.wrong
+    there = {failure.leaf: tuple(np.asarray(a)[wrong] for a in failure.leaves[failure.leaf])}
+    same = _of((arrays.sign, arrays.factor), Failure(failure.leaf, there, dtype=failure.dtype))
+    return dataclasses.replace(found, text=f"{found.text}: {same.text}") if same else found
 
 
 def _left_out(failure):

@@ -84,11 +84,30 @@ def factor(failure: Failure):
             return Explanation(
                 "ignores_cotangent", "the cotangent is ignored: this is the gradient for a cotangent of one"
             )
-    words = numbers.named(found, lambda value: failure.explains(value * truth, factor=abs(value)), failure)
-    if words:
-        which = f"{words}: a mean or a sum too many or too few" if "length" in words else words
-        return Explanation("factor", f"off by a factor of {found:.6g} everywhere, which is {which}")
-    return None
+    words = numbers.named(found, _is_scaled(failure), failure, there=_scaled_there)
+    if words and ("length" in words or "size" in words):
+        words = f"{found:.6g} everywhere, which is {words}: a mean or a sum too many or too few"
+    elif words:
+        words = f"{words} everywhere" + ("" if words[-1].isdigit() else f", which is {found:.6g}")
+    return Explanation("factor", f"off by a factor of {words}") if words and _everywhere(failure, found) else None
+
+
+def _is_scaled(failure):
+    return lambda value: failure.explains(value * failure.truth, factor=abs(value))
+
+
+def _scaled_there(other):
+    return None if _ratio(other) is None or np.iscomplexobj(other.truth) else _is_scaled(other)
+
+
+def _everywhere(failure, found) -> bool:
+    """Whether wherever else there is one factor, and the same lengths, it is the same one."""
+    tests = [_scaled_there(other) for other in failure.elsewhere() if _lengths(other) == _lengths(failure)]
+    return all(test is None or test(found) for test in tests)
+
+
+def _lengths(failure):
+    return [np.shape(a) for a in failure.primals]
 
 
 def any_factor(failure: Failure):
@@ -97,8 +116,10 @@ def any_factor(failure: Failure):
     if found is None or np.iscomplexobj(failure.truth):
         return None
     if np.count_nonzero(np.abs(failure.truth) > failure.allowance) > 1:
-        text = f"off by a factor of {found:.6g} everywhere: a constant was dropped or repeated"
-        return Explanation("factor", text)
+        text = f"off by a factor of {found:.6g} everywhere"
+        if not _everywhere(failure, found):
+            return Explanation("factor", f"{text}, and by another one at other values: it depends on the arguments")
+        return Explanation("factor", f"{text}: a constant was dropped or repeated")
     return None
 
 
@@ -225,6 +246,8 @@ def constant(failure: Failure):
     off = np.where(np.isfinite(failure.allowance), failure.got - failure.truth, 0)
     if off.size > 2 and failure.explains(failure.truth + np.mean(off)):
         text = f"off by the constant {np.mean(off):.6g} everywhere: a term was added or not subtracted"
+        if most(over(failure.truth, 0, failure.allowance)) <= 1:
+            text = f"it is {np.mean(off):.6g} everywhere, where it should be zero"
         return Explanation("missing_term", text)
     return None
 

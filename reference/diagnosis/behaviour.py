@@ -89,12 +89,28 @@ def _erratic(failure):
         # A smooth error would have moved by a share of itself that is hardly more than the step.
         if not _jumps(failure, off, size, step):
             continue
+        if particular := _particular(failure, step):
+            return particular
         if step == 32 * u:
             return Explanation("cancellation", f"digits are lost: the error jumps as {what} does")
         return Explanation(
             "dtype", f"rounded to {what} on the way: the error jumps when the primals move by {step:.2g}"
         )
     return None
+
+
+def _particular(failure, step):
+    """Right as soon as the primals move, so that it is no rounding: something is particular about these."""
+    if not _right(failure.at(_moved(failure.primals, step), failure.cotangent), failure.leaf):
+        return None
+    for i, name in enumerate(failure.names):
+        moved = [_moved(a, step) if k == i else a for k, a in enumerate(failure.primals)]
+        still = all(map(np.array_equal, moved, failure.primals))
+        if not still and _right(failure.at(tuple(moved), failure.cotangent), failure.leaf):
+            held = np.unique(failure.primals[i])
+            at = f"where {name} is {held[0]:.6g}" if len(held) == 1 else f"at these values of {name}"
+            return Explanation("values", f"wrong only {at} exactly: it is right as soon as {name} moves a little")
+    return Explanation("values", "wrong only at exactly these primals: it is right as soon as they move a little")
 
 
 def _off(judged):

@@ -74,6 +74,8 @@ class Failure:
     outputs     of the definition, float ones
     halves      (primals, cotangent) -> (output, the cotangents of `leaves`): the derivative under test, to be traced in
                 float64, the cotangent passing through an optimization_barrier between the two halves
+    elsewhere   () -> failures of the same leaf at other values and other lengths
+    particular  whether the leaf is right at other values of the same lengths
     """
 
     leaf: str
@@ -89,6 +91,8 @@ class Failure:
     answer: Callable | None = None
     outputs: tuple = ()
     halves: Callable | None = None
+    elsewhere: Callable[[], tuple["Failure", ...]] = tuple
+    particular: bool = False
 
     @classmethod
     def among(cls, leaf: str, got: Mapping, truths: Mapping, allowances: Mapping, **known) -> "Failure":

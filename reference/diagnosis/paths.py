@@ -10,7 +10,7 @@ import numpy as np
 
 from ..allowance import unit
 from . import numbers, words
-from .bench import Bench, Leaves
+from .bench import Bench, Leaves, bench_of
 from .failure import Explanation
 from .graph import Use
 
@@ -86,13 +86,24 @@ def _one_use(bench, effect, leaves):
         )
         return Explanation("cancellation", text + leaves.alone, words.where(use))
     constants = {f"the constant {abs(v):.6g} of the definition": abs(v) for v in bench.graph.literals.values() if v}
-    name = numbers.named(factor, functools.partial(explains, use), bench.failure, constants)
+    there = functools.partial(_scaled_there, use, leaves)
+    name = numbers.named(factor, functools.partial(explains, use), bench.failure, constants, there)
     name = name if name and _scales(bench.elsewhere, leaves, use, factor) else None
     if not name and not (np.size(bench.cotangent) > 1 and _scales(bench.others, leaves, use, factor)):
         return None
     text = f"one path is off by a factor of {factor:.6g}{f', which is {name}' if name else ''}: through "
     kind = "factor" if name else "local_derivative"
     return Explanation(kind, f"{text}{words.taken(use)}{leaves.alone}", words.where(use))
+
+
+def _scaled_there(use, leaves, other):
+    """Whether a factor at the same use gives what came at other lengths as well; None where that cannot be asked."""
+    bench = bench_of(other)
+    same = bench and next((u for u in bench.graph.free if (u.path, u.operand) == (use.path, use.operand)), None)
+    if same is None:
+        return None
+    effect, row = Effects(bench), Leaves(other, leaves.names)
+    return lambda factor: bool(row.explained([a[None] for a in effect.scaled(same, factor)]))
 
 
 def _scales(others, leaves, use, factor) -> bool:

@@ -109,27 +109,36 @@ def place(wrong: np.ndarray) -> tuple[str, str] | None:
     where = np.argwhere(wrong)
     if wrong.size > 1 and len(where) == 1:
         return "located", f"at the one element {where[0].tolist()}"
-    for axis, length in enumerate(wrong.shape):
-        places = np.unique(where[:, axis])
-        if len(places) == length:
-            continue
-        if len(places) == 1:
-            last = ", the last," if places[0] == length - 1 and length > 2 else ""
-            return "located", f"at place {places[0]}{last} of axis {axis}"
-        if places[0] == length - len(places):
-            return "located", f"at the last {len(places)} places of axis {axis}"
-        if places[-1] == len(places) - 1:
-            return "located", f"at the first {len(places)} places of axis {axis}"
-        step = np.unique(np.diff(places))
-        if len(step) == 1 and len(places) > 2 and len(places) >= length // step[0]:
-            if step[0] == 2:
-                return "located", f"at the {'odd' if places[0] % 2 else 'even'} places of axis {axis}"
-            return "located", f"at places {places[0]}, {places[0]} + {step[0]}, … of axis {axis}"
-        if places.tolist() == [0, length - 1] and length > 3:
-            return "located", f"at the first and the last place of axis {axis}"
-        if len(step) == 1 and step[0] == 1 and length > 3:
-            return "located", f"at places {places[0]} to {places[-1]} of axis {axis}"
-    return _two_axes(wrong)
+    told = [
+        (np.take(wrong, places, axis).all(), f"{words} of axis {axis}")
+        for axis, length in enumerate(wrong.shape)
+        for places in [np.unique(where[:, axis])]
+        if len(places) < length and (words := _along(places, length))
+    ]
+    whole = next((words for all_there, words in told if all_there), None)
+    two = None if whole else _two_axes(wrong)
+    return two or (("located", whole or told[0][1]) if told else None)
+
+
+def _along(places, length) -> str | None:
+    """Words for places along one axis, which are not all."""
+    if len(places) == 1:
+        last = ", the last," if places[0] == length - 1 and length > 2 else ""
+        return f"at place {places[0]}{last}"
+    if places[0] == length - len(places):
+        return f"at the last {len(places)} places"
+    if places[-1] == len(places) - 1:
+        return f"at the first {len(places)} places"
+    step = np.unique(np.diff(places))
+    if len(step) == 1 and len(places) > 2 and len(places) >= length // step[0]:
+        if step[0] == 2:
+            return f"at the {'odd' if places[0] % 2 else 'even'} places"
+        return f"at places {places[0]}, {places[0]} + {step[0]}, …"
+    if places.tolist() == [0, length - 1] and length > 3:
+        return "at the first and the last place"
+    if len(step) == 1 and step[0] == 1 and length > 3:
+        return f"at places {places[0]} to {places[-1]}"
+    return None
 
 
 def _two_axes(wrong):
