@@ -289,3 +289,16 @@ def test_what_is_sorted_and_positive_stays_both():
     function.defvjp(lambda x: (jnp.sqrt(jnp.abs(x)), x), lambda x, y_bar: (y_bar / (2 * jnp.sqrt(x)),))
     result = check(function, np.array([1, 2, 3], np.float32), profile="quick")
     assert result.ok, result
+
+
+def test_a_maximum_held_constant_is_differentiated_twice_without_a_warning():
+    """The suite makes errors of warnings, as many users' suites do."""
+
+    def soft(x):
+        e = jnp.exp(x - jax.lax.stop_gradient(jnp.max(x)))
+        return e / jnp.sum(e)
+
+    by_hand = jax.custom_vjp(soft)
+    by_hand.defvjp(lambda x: (soft(x),) * 2, lambda y, y_bar: (y * (y_bar - jnp.sum(y * y_bar)),))
+    result = check(by_hand, np.array([0.5, -1.0, 2.0], np.float32), checks="second_order")
+    assert result.ok, str(result)
