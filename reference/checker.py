@@ -24,6 +24,7 @@ from .reproduction import reproduced
 from .result import Interrupted, Result
 from .session import Session
 from .subject import Subject, Unusable, real_outputs
+from .tracing.interpreter import equations
 
 HERE = pathlib.Path(__file__).parent
 SECONDS = 60.0  # for one check, before it is given up
@@ -82,13 +83,15 @@ def check(
     found = {n: [make(n, message=INTERRUPTED)] for n in sorted(chosen, key=lambda name: name not in FIRST)}
 
     def result(findings):
-        return Result(str(subject), (*findings, *told), tuple(session.outside), time.monotonic() - start)
+        took = time.monotonic() - start
+        return Result(str(subject), (*findings, *told), tuple(session.outside), took, advice)
 
     with progress(str(subject)) as at:
-        findings = None
+        findings, advice = None, ""
         try:
             _must_run(session, patience)
-            _run(session, found, patience, at)
+            advice = _advice(session)
+            _run(session, found, patience, lambda part: at("; ".join(filter(None, (part, advice)))))
             findings = _worst(found)
             at("explaining")
             findings = _helped(lambda: explained(session, findings), patience) or findings
@@ -168,6 +171,14 @@ def _must_run(session, patience):
         pairs = zip(*(real_outputs(_called(subject, patience)) for _ in range(2)), strict=True)
         if not all(np.array_equal(np.asarray(a), np.asarray(b), equal_nan=True) for a, b in pairs):
             raise Unusable(f"{subject}: the function is not deterministic: two calls with the same arguments differ")
+
+
+def _advice(session) -> str:
+    """What a user of a kernel should know: it is slow to trace in float64, and as a definition vouches for itself."""
+    subject = session.subject
+    traced = session.local(subject.example, subject.dtype).equations
+    kernel = any(equation.primitive.name == "pallas_call" for equation in equations(traced))
+    return "a kernel is checked faster with truth=, a plain implementation" if kernel else ""
 
 
 def _called(subject, patience):

@@ -16,12 +16,14 @@ class Result:
 
     findings   one for every check, leaf and dtype: the worst of all its points
     outside    where the definition itself was not finite, by the words for the values
+    advice     what would make the check quicker, or tell it more
     """
 
     subject: str
     findings: tuple[Finding, ...]
     outside: tuple[str, ...] = ()
     seconds: float = 0.0
+    advice: str = ""
 
     @property
     def ok(self) -> bool:
@@ -69,7 +71,8 @@ class Result:
         late = dict.fromkeys(f.check for f in self.findings if f.given_up)
         said = f"{right} right, {len(self.failures)} wrong, {abstained} abstained"
         said += f"; {', '.join(late)} given up, and not all was tried: seconds= allows more" if late else ""
-        return said + (f"; interrupted before {', '.join(self.interrupted)}" if self.interrupted else "")
+        said += f"; interrupted before {', '.join(self.interrupted)}" if self.interrupted else ""
+        return said + (f"; {self.advice}" if self.advice else "")
 
     def _told(self):
         """Each leaf's failures once, the one that says most first."""

@@ -12,6 +12,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from jax import lax
+from jax.experimental import pallas as pl
 
 from manual_backprop.reference import check
 from manual_backprop.reference.checks import CHECKS
@@ -150,6 +151,19 @@ def test_what_was_interrupted_is_not_called_right(press, monkeypatch):
         check(made(square, square_back), X, checks=("truth", "eager"))
     assert not raised.value.result.ok
     assert "nothing was found wrong so far" in str(raised.value.result)
+
+
+def test_a_kernel_without_a_plain_implementation_is_told_that_one_helps():
+    def kernel(x_ref, y_ref):
+        y_ref[...] = x_ref[...] * x_ref[...]
+
+    def squared(x):
+        return pl.pallas_call(kernel, out_shape=jax.ShapeDtypeStruct(x.shape, x.dtype), interpret=True)(x)
+
+    by_hand, options = made(squared, square_back), {"checks": ("structure", "value")}
+    assert "a kernel is checked faster with truth=" in str(check(by_hand, X, **options))
+    assert "truth=" not in str(check(by_hand, X, truth=square, **options))
+    assert "truth=" not in str(check(made(square, square_back), X, **options))
 
 
 def test_a_function_that_hangs_itself_is_refused():
