@@ -67,7 +67,8 @@ def _said(session, leaf, failures, findings, until):
     found = _explain(session, failures, until)
     bent = wrong & {"homogeneous", "additive", "zero"}
     if bent and (found is None or found.kind not in ("nonlinear", *BENDS)):
-        return Explanation("nonlinear", of_leaf[min(bent)].message)
+        first = of_leaf[min(bent)]
+        return Explanation(first.fault or "nonlinear", first.message)
     return found
 
 

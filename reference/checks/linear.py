@@ -85,4 +85,5 @@ def zero(session: Session) -> Iterator[Finding]:
         if chosen:
             largest = np.max(np.abs(np.asarray(bar, np.float64)), initial=0)
             message = f"the cotangent is {largest:.3g} where that of the output is zero"
-            yield make("right") if largest == 0 else make("wrong", ratio=np.inf, message=message, fault="nonlinear")
+            fault = "nonlinear" if np.isfinite(largest) else "not_finite"
+            yield make("right") if largest == 0 else make("wrong", ratio=np.inf, message=message, fault=fault)

@@ -98,12 +98,13 @@ def _with_the_definition(failure, seconds):
 
     if bench:
         bench.until = until
+    whole = bench or jacobian.Ungraphed(failure)
 
     def of(*hypotheses):
         return _of(hypotheses, bench, until) if bench else None
 
     def of_jacobian(*hypotheses):
-        return _of(hypotheses, bench) if bench else None  # which take little
+        return _of(hypotheses, whole) if seconds > 0 else None  # which take little
 
     mended = repairs.Repairs(failure)
 
@@ -135,7 +136,7 @@ def _with_the_definition(failure, seconds):
         )
         or behaviour.rounding(failure)
         or _of((arrays.constant, places.conditioned), failure)
-        or of_jacobian(jacobian.moved)
+        or of_jacobian(jacobian.untransposed, jacobian.moved)
         or _of((repairs.Repairs.several,), mended, until)
         or places.located(failure)
         or _of((repairs.Repairs.replaced,), mended, until)

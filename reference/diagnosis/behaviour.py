@@ -73,8 +73,25 @@ def _nonlinear(failure):
         return Explanation("nonlinear", "right for small cotangents alone: something is clipped or rounded on the way")
     if _right(_times(failure, 2.0**10), failure.leaf):
         return Explanation("nonlinear", "right for large cotangents alone: something small is cut off on the way")
+    if constant := _constant_part(failure):
+        return Explanation("nonlinear", constant)
     times = f"{bent[0]:g} times the cotangent does not give {bent[0]:g} times the result"
     return Explanation("nonlinear", f"not linear in the cotangent: {times}")
+
+
+def _constant_part(failure):
+    """Words for what is there whatever the cotangent, where the rest is linear in it."""
+    none, twice, minus = (_times(failure, factor)[failure.leaf][0] for factor in (0.0, 2.0, -1.0))
+    got, _, allowance = failure.leaves[failure.leaf]
+    fits = (
+        most(over(scaled - none, factor * (got - none), 4 * allowance)) <= 1
+        for scaled, factor in ((twice, 2.0), (minus, -1.0))
+    )
+    if not np.any(none) or not all(fits):
+        return None
+    place = np.unravel_index(np.argmax(np.abs(none)), np.shape(none))
+    at = f" at {list(map(int, place))}" if np.ndim(none) else ""
+    return f"a part of it does not depend on the cotangent: where that is zero, it is {none[place]:.4g}{at}"
 
 
 def _erratic(failure):

@@ -12,6 +12,8 @@ from .failure import Explanation
 from .graph import Literals
 
 SMALL = 2e-2  # a constant below guards against a division by zero: an epsilon
+LIMITS = (1e30, -1e30)  # beyond whatever it is compared with
+COMPARED = ("max", "min", "clamp", "lt", "le", "gt", "ge")
 ROOTS = {"sqrt": lambda y, eps: y + eps, "rsqrt": lambda y, eps: 1 / (1 / y + eps)}
 
 
@@ -23,7 +25,8 @@ def other_constant(bench: Bench):
     rows, told = [], []
     for k, value in enumerate(values):
         same = np.flatnonzero(values == value)
-        for other in _instead(float(value), values):
+        limits = LIMITS if graph.equations[places[k][0]].primitive.name in COMPARED else ()
+        for other in (*limits, *_instead(float(value), values)):
             for which in [same] if len(same) == 1 else [same, [k]]:
                 row = values.copy()
                 row[which] = other
@@ -37,6 +40,8 @@ def other_constant(bench: Bench):
             value, other, place = told[i]
             kind = "epsilon" if 0 < min(abs(value), abs(other) or 1) < SMALL else "local_derivative"
             text = f"the derivative of the definition with {other:.6g} in place of its constant {value:.6g}"
+            if other in LIMITS:
+                text = f"the derivative of the definition without its limit {value:.6g}"
             line = graph.lines.get(place[0]) if place else None
             code = f" in `{line.code}`" if line else ""
             return Explanation(kind, text + code + leaves.alone, line and str(line))

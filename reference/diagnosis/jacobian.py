@@ -14,6 +14,7 @@ from .failure import Explanation, most, over
 from .graph import Hooks, wide
 
 OUTPUTS = 128  # elements of all outputs together
+ASKED = 16  # of those, where each is judged
 NUMBERS = 2**16  # in a Jacobian
 SIMPLE = 12  # fractions of whole numbers up to this count as simple
 
@@ -28,9 +29,13 @@ class Jacobian:
         self.shape = bars[0].shape if len(bars) == 1 else (sum(a.size for a in bars),)
         self._structure, self._shapes = jax.tree.structure(bench.cotangent), [a.shape for a in bars]
         count = math.prod(self.shape)
-        got = [failure.answer(bench.primals, self._cotangent(row))[self.leaf] for row in np.eye(count)]
-        self.taken = np.stack([np.ravel(np.asarray(a, np.float64)) for a in got])
-        self.true = self._of_the_definition(bench, count)
+        if bench.graph is None:
+            rows = [failure.at(bench.primals, self._cotangent(row))[self.leaf] for row in np.eye(count)]
+            self.taken, self.true = (np.stack([np.ravel(row[i]) for row in rows]) for i in (0, 1))
+        else:
+            got = [failure.answer(bench.primals, self._cotangent(row))[self.leaf] for row in np.eye(count)]
+            self.taken = np.stack([np.ravel(np.asarray(a, np.float64)) for a in got])
+            self.true = self._of_the_definition(bench, count)
         self.allowed = np.where(np.isfinite(failure.allowance), failure.allowance, np.inf).ravel()
         flat = np.concatenate([a.ravel() for a in bars])
         here = (flat @ self.taken).reshape(failure.got.shape)
@@ -64,14 +69,27 @@ class Jacobian:
         return f"∂y{indexed(self.shape, output)}/∂{self.leaf}{indexed(self.failure.truth.shape, element)}"
 
 
-def jacobian_of(bench: Bench) -> Jacobian | None:
+class Ungraphed:
+    """A failure whose definition cannot be taken apart: the truth for one element of the output is asked for."""
+
+    graph = None
+
+    def __init__(self, failure):
+        self.failure, self.primals, self.cotangent = failure, failure.primals, failure.cotangent
+
+
+def jacobian_of(bench: Bench | Ungraphed) -> Jacobian | None:
     """Where it is small, and linear as a Jacobian is."""
     if not hasattr(bench, "jacobian"):
         failure = bench.failure
         count = sum(wide(a).size for a in jax.tree.leaves(bench.cotangent))
-        small = 0 < count <= OUTPUTS and count * failure.truth.size <= NUMBERS and not np.iscomplexobj(failure.truth)
+        small = (
+            0 < count <= (ASKED if bench.graph is None else OUTPUTS)
+            and count * failure.truth.size <= NUMBERS
+            and not np.iscomplexobj(failure.truth)
+        )
         bench.jacobian = None
-        if small and failure.answer is not None:
+        if small and (failure.at if bench.graph is None else failure.answer) is not None:
             try:
                 found = Jacobian(bench)
                 bench.jacobian = found if found.linear else None
@@ -163,6 +181,16 @@ def moved(bench: Bench):
         if (apart <= 2 * most_allowed).all() and np.count_nonzero(true[wrong]) > 1:
             text = f"the right numbers in the wrong places, for every {of}: {_value(jacobian, wrong)}"
             return Explanation("permuted", text)
+    return None
+
+
+def untransposed(bench: Bench):
+    """The matrix as it is, where its transpose is due."""
+    jacobian = jacobian_of(bench)
+    if jacobian is None or jacobian.true.shape[0] != jacobian.true.shape[1]:
+        return None
+    if jacobian.near(jacobian.taken, jacobian.true.T).all() and not jacobian.near(jacobian.true, jacobian.true.T).all():
+        return Explanation("permuted", "the cotangent goes through the Jacobian itself in place of its transpose")
     return None
 
 

@@ -3,6 +3,7 @@
 import functools
 import math
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 
@@ -12,12 +13,12 @@ from ..tracing.interpreter import names
 from . import places, words
 from .bench import Bench, Leaves
 from .derivatives import forms, mistaken
-from .failure import Explanation
-from .graph import Use
+from .failure import Explanation, most, over
+from .graph import Use, wide
 
 SOLVED = 1024  # numbers that are solved for at a time
 
-SLOPE, MISTAKE = "slope", "taken for "
+SLOPE, FACTOR, MISTAKE = "slope", "factor", "taken for "
 LINEAR = names("add sub neg add_any copy convert_element_type stop_gradient")
 POINTWISE = ELEMENTWISE | names("abs max min select_n clamp neg copy custom_jvp_call sign floor round")
 GATES = names("max min clamp select_n abs sign floor ceil round reduce_max reduce_min")
@@ -67,6 +68,8 @@ def _at_another(use, text, leaves):
     what, kind = words.operation(use), "local_derivative"
     if text == SLOPE:
         said = f"the derivative of {what} is left out: its slope is taken for one"
+    elif text == FACTOR:
+        said = f"the derivative of {what} is taken for one: its other factor is left out"
     elif text.startswith(MISTAKE):
         said = f"the derivative of {what}, y = f(a) or f(a, b), is {text}"
     else:
@@ -95,6 +98,8 @@ def _alternatives(use: Use, bench: Bench):
             right = form(*own)
             if here["b"] is None and np.shape(right) == use.shape and np.all(right != 0):
                 yield SLOPE, 1 / right
+            if use.primitive == "mul" and np.shape(right) == use.shape and np.all(right != 0):
+                yield FACTOR, 1 / right
             for k, letter in enumerate(letters):
                 for text, other in _others(use, bench, here, letter):
                     if other.shape != own[k].shape or np.array_equal(other, own[k]):
@@ -183,11 +188,13 @@ def another_function(bench: Bench):
 
     There are more equations than unknowns, so that a solution says something.
     """
-    if bench.others is None:
+    if not bench.others:
         return None
+    if own := _another_slope(bench):
+        return own
     judged, best = [bench, *bench.others], None
-    pointwise = [use for use in bench.graph.free if use.primitive in POINTWISE and not use.round]
-    for use in sorted(pointwise, key=lambda u: (u.primitive in LINEAR, -u.index)):
+    uses = [use for use in bench.graph.free if use.primitive in POINTWISE and not use.round]
+    for use in sorted(uses, key=lambda u: (u.primitive in LINEAR, -u.index)):
         size = math.prod(use.shape)
         if not 0 < size <= SOLVED or size * len(judged) > bench.room(bench.graph.width):
             continue
@@ -198,6 +205,29 @@ def another_function(bench: Bench):
                 return explanation
             best = best or explanation
     return best
+
+
+def _another_slope(bench: Bench):
+    """Where every place is a function of its own: which equation of it is meant, nobody can tell."""
+    failure, bars = bench.failure, jax.tree.leaves(bench.cotangent)
+    values = {name: a for name, a in places.values(failure).items() if np.shape(a) == np.shape(failure.truth)}
+    if len(bars) != 1 or np.shape(bars[0]) != np.shape(failure.truth) or not pointwise(bench):
+        return None
+    bar = np.asarray(bars[0], np.float64)
+    true, taken = (np.where(bar == 0, 0, a / np.where(bar == 0, 1, bar)) for a in (failure.truth, failure.got))
+    for other in bench.others:
+        got, _, allowance = other.failure.leaves[failure.leaf]
+        if most(over(got, taken * wide(jax.tree.leaves(other.cotangent)[0]), 4 * allowance)) > 1:
+            return None
+    worst = np.unravel_index(np.argmax(np.where(failure.wrong, np.abs(taken - true), 0)), true.shape)
+    at = ", ".join(f"{name} is {a[worst]:.4g}" for name, a in values.items() if name in failure.names)
+    text = f"the slope is another function's: where {at}, it is {true[worst]:.4g}, and taken for {taken[worst]:.4g}"
+    return Explanation("local_derivative", text, vague=True) if at else None
+
+
+def pointwise(bench: Bench) -> bool:
+    """Whether all values have one shape: another derivative at each place is then no more than another function."""
+    return len({a.shape for a in bench.arrays if a.ndim}) <= 1
 
 
 def _solved(use: Use, judged: list[Bench]):

@@ -112,7 +112,7 @@ PLAIN = ("{}", "1 / {}")
 
 
 def _rare(form, keys, value) -> bool:
-    """Whether it might be so by chance: of lengths, what is a simple fraction, unless it is the length or one over it."""
+    """Whether it might be so by chance: of lengths, simple fractions other than the length itself and one over it."""
     if len(keys) > 1:
         return True
     plain = form in PLAIN and value not in (2.0, 0.5)

@@ -13,6 +13,7 @@ from . import arrays
 from .bench import Bench
 from .failure import Explanation
 from .graph import wide
+from .local import pointwise
 
 DIAGONAL = 64  # elements of an output whose Jacobian is computed
 ORDERS = 60  # of the cotangent
@@ -174,17 +175,12 @@ def _instead(bench, names, own, i):
     changes += [(f"minus {name} in place of it", -mine), (f"|{name}| in place of {name}", np.abs(mine))]
     changes += _stale(name, mine) + _narrow(bench.failure, name, mine)
     changes += [(f"{name} transposed", mine.T)] if mine.ndim == 2 else []
-    if mine.size > 1 and not _pointwise(bench):
+    if mine.size > 1 and not pointwise(bench):
         changes += [(f"{name} taken for {value:g}", np.full_like(mine, value)) for value in (0.0, 1.0)]
     for text, value in changes:
         value = np.asarray(value)
         if value.shape == mine.shape and value.dtype.kind == "f" and not np.array_equal(value, mine):
             yield text, {i: value}
-
-
-def _pointwise(bench) -> bool:
-    """Whether all values have one shape: another derivative at each place is then no more than another function."""
-    return len({a.shape for a in bench.arrays if a.ndim}) <= 1
 
 
 def _other_integers(own):
