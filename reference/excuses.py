@@ -20,6 +20,23 @@ def excuse(session, trial, dtype, place, value, apart) -> tuple[str, str] | None
     return _digits_lost(session, trial, dtype, place, apart) or _overflows(session, trial, dtype, place, value)
 
 
+def no_slope(session, trial, dtype, place, value, answer) -> dict | None:
+    """What is said of a cotangent that differences contradict, of numbers for which autodiff is not finite."""
+    if trial.words == "ends" and not np.isfinite(value).all():
+        return None  # which need not belong to the domain
+    found = session.differences(session.rounded(trial, dtype), dtype)
+    if found is None or session.function_fails(trial, dtype, answer):
+        return None
+    slope, error, truth = found.value[place], found.error[place], session.measured(trial, dtype).truth[1][place]
+    with np.errstate(invalid="ignore"):
+        known = ~np.isfinite(truth) & np.isfinite(slope) & np.isfinite(error)
+        rounding = SLACK * unit(session.local(trial.primals, dtype).unit) * scale(np.where(known, slope, 0))
+        if not np.any(known & ~(np.abs(value - slope) <= SLACK * error + rounding)):
+            return None
+    message = "autodiff of the definition is not finite here; differences are, and this is not what they tend to"
+    return {"ratio": np.inf, "message": message, "fault": None if np.isfinite(value).all() else "not_finite"}
+
+
 def _searched(session, trial, dtype, apart):
     local, bars = session.local(trial.primals, dtype), session.measured(trial, dtype).truth[1]
     half = np.sqrt(unit(local.unit)) * max((scale(bar) for bar in bars if bar is not None), default=0.0)

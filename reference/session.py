@@ -14,7 +14,7 @@ import numpy as np
 
 from .allowance import COPIES, SLACK, Yardstick, scale, unit, yardsticks
 from .discrepancy import discrepancy, tells
-from .excuses import excuse
+from .excuses import excuse, no_slope
 from .finding import CannotTell, Finding
 from .kinks import at_odds, between, floating, focus, jumps, neighbours
 from .local import Local
@@ -28,7 +28,7 @@ from .tracing.interpreter import settles
 from .tracing.widening import unstopped
 from .trials import GIVEN, Trial, cotangents
 from .trials.kept import is_mask
-from .trials.wholes import uses
+from .trials.wholes import together, uses
 
 STILL = ((0, 0.0, 0.0),) * COPIES
 AT_KINKS = ("truth", "kinks")  # these look around every point
@@ -97,10 +97,9 @@ class Session:
 
     @functools.cached_property
     def uses(self) -> list:
-        """What the definition, and the derivative by hand, do with each leaf where that is an integer."""
+        """What the definition, and the derivative by hand, do with each leaf: an integer, or a lone number."""
         found = uses(self.local(self.subject.example, self.subject.dtype).equations)
-        both = zip(found, uses(self.by_hand) if self.by_hand else found, strict=False)  # cotangents come last
-        return [dataclasses.replace(a, constants=a.constants | b.constants) for a, b in both]
+        return together(found, uses(self.by_hand, bounds=False)) if self.by_hand else found
 
     def rounded(self, trial: Trial, dtype: str) -> Trial:
         """The trial as the dtype sees it."""
@@ -199,7 +198,7 @@ class Session:
             return False
         self._asked = True
         local, at, yardstick = self.local(trial.primals, dtype), self.rounded(trial, dtype), self.measured(trial, dtype)
-        estimate = self._differences(at, dtype)
+        estimate = self.differences(at, dtype)
         if estimate is None:
             return False
         free = estimate.value
@@ -289,16 +288,18 @@ class Session:
                     yield make("right", **(vars(apart) if fits else {}), message=None if fits else verdict[1])
                     by_convention = by_convention if fits else around
                     continue
-                if verdict and (fits or (not settled and not self._function_fails(trial, dtype, answer))):
+                if verdict and (fits or (not settled and not self.function_fails(trial, dtype, answer))):
                     off = (vars(apart) if apart else {}) | {"ratio": np.inf}
                     yield note(make("wrong", **off, message=verdict[1], fault="kink"))
                     continue
             if fits:
                 yield make("right", **vars(apart))
                 continue
-            if not settled and apart is None:
+            if not settled and not is_output and (said := no_slope(self, trial, dtype, place, value, answer)):
+                yield note(make("wrong", **(vars(apart) if apart else {}) | said))
+            elif not settled and apart is None:
                 yield make("abstained", message="the definition's derivative is not finite here, nor around it")
-            elif self._function_fails(trial, dtype, answer):
+            elif self.function_fails(trial, dtype, answer):
                 self.outside.append(trial.words)
                 yield make("abstained", message=f"the function itself is off, or leaves the range of {dtype}, here")
             elif apart is None or apart.ratio <= 1:
@@ -348,10 +349,10 @@ class Session:
 
     def _is_the_slope(self, trial, dtype, place, value, allowance) -> bool:
         """Whether it is the slope along every single number, though not where all of them move."""
-        found = self._differences(self.rounded(trial, dtype), dtype)
+        found = self.differences(self.rounded(trial, dtype), dtype)
         return bool(found and np.all(np.abs(value - found.value[place]) <= SLACK * found.error[place] + allowance))
 
-    def _differences(self, at, dtype):
+    def differences(self, at, dtype):
         """The cotangents at a rounded trial by differences along every number; None where that cannot be done."""
         if sum(a.size for a in at.primals if floating(a)) > COORDINATES:
             return None
@@ -368,7 +369,7 @@ class Session:
     def _like(self, i, trial, dtype):
         return self.subject.cast(trial.primals, dtype)[i]
 
-    def _function_fails(self, trial, dtype, answer) -> bool:
+    def function_fails(self, trial, dtype, answer) -> bool:
         """Whether the function is off or not finite in the dtype itself, as a primal and as a forward pass."""
         local = self.local(trial.primals, dtype)
         if not self._off(answer[0], trial, dtype):

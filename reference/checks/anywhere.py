@@ -138,16 +138,22 @@ def _must_be_mapped(session, stacked, way, error):
         raise CannotTell(f"the function itself does not go under vmap: {first_line(error)}") from None
 
 
-PARTS = 4  # of the leaves, each differentiated without the others
+PARTS = 4  # of the leaves, each differentiated without the others, and of the outputs, each used without them
 
 
 @named
 def alone(session: Session) -> Iterator[Finding]:
-    """Where the other arguments are held constant, an argument gets the same cotangent."""
+    """Where other arguments are held constant, or other outputs are not used, an argument gets the same cotangent."""
     trial, dtype = session.example[0], session.subject.dtype
     leaves = [i for i, chosen in enumerate(session.subject.differentiated) if chosen]
+    if len(leaves) < 2 and len(trial.cotangent) < 2:
+        raise CannotTell(
+            "one argument is differentiated and one output is made of it: they are alone wherever they are"
+        )
+    if len(trial.cotangent) > 1:
+        yield from _of_one_output(session)
     if len(leaves) < 2:
-        raise CannotTell("one argument is differentiated, and so it is alone wherever it is")
+        return
     local = session.local(trial.primals, dtype)
     parts = [list(part) for part in np.array_split(leaves, min(len(leaves), PARTS))]
 
@@ -167,6 +173,34 @@ def alone(session: Session) -> Iterator[Finding]:
         bars = compiled(each)(cast, local.cast_outputs(trial.cotangent))
     answer = session.answer(trial, dtype)[0], bars
     yield from _transformed(session, "alone", trial, dtype, answer, "wrong where it alone is differentiated")
+
+
+def _of_one_output(session):
+    """Where one output is used: then the cotangents of the others are no arrays of zeros, but symbols of nothing."""
+    base, dtype = session.example[0], session.subject.dtype
+    local = session.local(base.primals, dtype)
+    used = range(min(len(base.cotangent), PARTS))
+    trials = [
+        dataclasses.replace(base, cotangent=tuple(c if i == j else 0 * c for i, c in enumerate(base.cotangent)))
+        for j in used
+    ]
+
+    def each(cast, cotangent):
+        def of_one(j):
+            out, pull_back = jax.vjp(lambda *primals: session.subject(*primals)[j], *cast)
+            return out, pull_back(cotangent[j])
+
+        return [of_one(j) for j in used]
+
+    with local.precision(), jax.default_matmul_precision("highest"):
+        cast = session.subject.cast(base.primals, dtype)
+        found = compiled(each)(cast, local.cast_outputs(base.cotangent))
+    for j, (trial, (_, bars)) in enumerate(zip(trials, found, strict=True)):
+        answer = session.answer(base, dtype)[0], bars
+        name = session.subject.output_names(len(base.cotangent))[j]
+        yield from _transformed(
+            session, "alone", trial, dtype, answer, f"wrong where of the outputs {name} alone is used"
+        )
 
 
 @named

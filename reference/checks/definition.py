@@ -9,7 +9,8 @@ import numpy as np
 from ..finding import Finding
 from ..points import constants
 from ..session import Session, malformed
-from ..trials import KINKED, other_values, with_its_own_integers
+from ..tracing.interpreter import equations
+from ..trials import KINKED, marks, other_values, with_its_own_integers
 from ..trials.kept import ends
 from .naming import dtypes, named
 
@@ -93,9 +94,40 @@ def _each(session, words):
         if kind_of_values == "ends":
             yield from ((kind_of_values, i) for i in [i for i in arrays if ends(example[i])][:IN_TURN])
             continue
+        if kind_of_values == "near ends" and not any(ends(example[i]) for i in arrays):
+            continue
+        if kind_of_values in NOT_FINITE and not NOT_FINITE[kind_of_values](session):
+            continue
+        if kind_of_values == "marks":
+            yield from ((kind_of_values, turn) for turn in range(_marks(session)))
+            continue
         yield kind_of_values, -1
         if kind_of_values == "edges" and len(arrays) > 1:
             yield from ((kind_of_values, i) for i in arrays[:IN_TURN])
+
+
+def _equations(session):
+    return equations(session.local(session.example[0].primals, session.subject.dtype).equations)
+
+
+def _asks_for_infinities(session) -> bool:
+    """Whether the definition asks what is finite: then it takes minus infinity, as of a masked score."""
+    return any(equation.primitive.name == "is_finite" for equation in _equations(session))
+
+
+def _asks_for_missing(session) -> bool:
+    """Whether the definition compares a number with itself, as none but NaN differs."""
+    compared = (equation.invars for equation in _equations(session) if equation.primitive.name == "ne")
+    return any(a is b for a, b in compared)
+
+
+NOT_FINITE = {"infinities": _asks_for_infinities, "infinite rows": _asks_for_infinities, "missing": _asks_for_missing}
+
+
+def _marks(session) -> int:
+    """How many values of lone numbers the function asks for, a few at most."""
+    leaves = zip(session.subject.example, session.uses, session.subject.differentiated, strict=True)
+    return min(max((len(marks(a, use)) for a, use, chosen in leaves if chosen), default=0), IN_TURN)
 
 
 def _constants(session) -> tuple:

@@ -17,7 +17,7 @@ from ..subject import Subject
 from ..tracing.interpreter import equations, settles
 from ..tracing.widening import kind, unstopped
 from ..trials import batch
-from ..trials.lengths import longer, other_lengths, set_apart
+from ..trials.lengths import ELEMENTS, longer, other_lengths, set_apart
 from .naming import dtypes, first_line, named
 
 
@@ -184,28 +184,40 @@ def _longer(session):
     def made_of(primals):
         with local.precision():
             traced = jax.make_jaxpr(session.subject)(*_structs(session, map(np.shape, primals)))
-            return [equation.primitive.name for equation in equations(traced)]
+            return list(equations(traced))
+
+    def small(primals):
+        if any(np.size(a) > ELEMENTS for a in primals):
+            return False
+        try:
+            made = made_of(primals)
+        except Exception:  # the function does not take them
+            return False
+        largest = max((math.prod(out.aval.shape) for equation in made for out in equation.outvars), default=0)
+        return len(made) <= 2 * len(known) and largest <= ELEMENTS
 
     try:
         known = made_of(session.subject.example)
-        for words, primals in longer(session.subject.example, session.uses, known):
-            if len(made_of(primals)) <= 2 * len(known):
-                yield words, primals
-    except Exception:  # the function does not take them
+    except Exception:
         return
+    primitives = [equation.primitive.name for equation in known]
+    yield from longer(session.subject.example, session.uses, primitives, small)
 
 
 def _in_a_batch(session):
     """The example in a batch, where the function takes it for one: it gives of all what it gives of each."""
     subject, dtype = session.subject, session.subject.dtype
-    lanes, axes = batch(subject.example, subject.differentiated, session.uses, session.seed)
-    primals = tuple(a[0] if axis is None else np.stack(a) for axis, *a in zip(axes, *lanes, strict=True))
-    if _takes_shapes(session, map(np.shape, primals)):
+    for alone, words in ((False, "every array"), (True, "the first array")):
+        lanes, axes = batch(subject.example, subject.differentiated, session.uses, session.seed, alone)
+        primals = tuple(a[0] if axis is None else np.stack(a) for axis, *a in zip(axes, *lanes, strict=True))
+        if not _takes_shapes(session, map(np.shape, primals)):
+            continue
         with contextlib.suppress(Exception):  # whatever a function says of what it does not take
             each = zip(*(session.local(lane, dtype).plainly(lane) for lane in lanes), strict=True)
             together = session.local(primals, dtype).plainly(primals)
             if all(_alike(a, np.stack(b), dtype) for a, b in zip(together, each, strict=True)):
-                yield f"a batch of {len(lanes)} in front of every array", primals
+                yield f"a batch of {len(lanes)} in front of {words}", primals
+                return
 
 
 def _alike(a, b, dtype) -> bool:

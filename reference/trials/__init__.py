@@ -71,6 +71,11 @@ def _minute(rng, shape, near):
     return rng.normal(size=shape) * np.min(np.abs(near), where=near != 0, initial=1.0) / 16
 
 
+def _infinite_row(made):
+    made.reshape(-1, made.shape[-1] if made.ndim > 1 else max(made.size, 1))[:1] = -np.inf
+    return made
+
+
 VALUES = {
     "fresh": lambda rng, shape, near: rng.normal(size=shape),
     "ties": _tied,
@@ -88,6 +93,9 @@ VALUES = {
     "ends": lambda rng, shape, near: rng.normal(size=shape),  # and some of its range: see `_at_the_ends`
     "near ends": lambda rng, shape, near: rng.normal(size=shape),
     "marks": lambda rng, shape, near: rng.normal(size=shape),  # beside lone numbers that the function asks for
+    "infinities": lambda rng, shape, near: np.where(rng.random(shape) < 0.3, -np.inf, rng.normal(size=shape)),
+    "infinite rows": lambda rng, shape, near: _infinite_row(rng.normal(size=shape)),
+    "missing": lambda rng, shape, near: np.where(rng.random(shape) < 0.3, np.nan, rng.normal(size=shape)),
 }
 KINKED = ("ties", "zeros", "nothing but zeros", "equal rows", "edges", "ends", "marks")
 CLOSEST, CLOSE = 20, 8  # powers of two between which the distances to an end lie
@@ -134,14 +142,17 @@ def other_values(
     return _in_order(primals, drawn, differentiated)
 
 
-def batch(primals, differentiated, uses, seed: int = 0) -> tuple[list[tuple], tuple]:
+def batch(primals, differentiated, uses, seed: int = 0, alone: bool = False) -> tuple[list[tuple], tuple]:
     """(lanes, axes): primals like these, as many as none of their axes is long, and which of them differ.
 
-    Every array has a batch axis, which is like no other axis; what has no axes has none, as `jax.vmap` says it.
+    Every array has a batch axis, or the first alone, which is like no other axis; what has no axes has none, as
+    `jax.vmap` says it.
     """
     lengths = {n for a in primals for n in np.shape(a)}
     many = next(n for n in itertools.count(2) if n not in lengths)
-    axes = tuple(0 if np.ndim(a) and kind_of(a) != "key" else None for a in primals)
+    arrays = [i for i, a in enumerate(primals) if np.ndim(a) and kind_of(a) != "key"]
+    first = [i for i in arrays if differentiated[i]][:1]
+    axes = tuple(0 if i in (first if alone else arrays) else None for i in range(len(primals)))
     drawn = (other_values(primals, differentiated, "fresh", seed=seed + i, uses=uses) for i in range(1, many))
     others = [tuple(a if axis is None else b for a, b, axis in zip(primals, lane, axes, strict=True)) for lane in drawn]
     return [tuple(primals), *others], axes
@@ -167,11 +178,13 @@ def _other(rng, a, chosen, words, near):
 
 
 def _at_the_ends(rng, made, ends, example, words):
-    """Half of the numbers at the ends of their range, or so near that what holds in between need not hold."""
+    """Half of the numbers, and of one row all, at the ends of their range, or so near that other formulas set in."""
     places = rng.permutation(made.size)[: (made.size + 1) // 2] if ends else []
     away = 2.0 ** -rng.uniform(CLOSE, CLOSEST, len(places)) if words == "near ends" else 0.0
     at = np.resize(ends, len(places))
     made.reshape(-1)[places] = at + np.where(at > np.median(example), -away, away)
+    if ends and made.ndim > 1 and words == "ends":
+        made.reshape(-1, made.shape[-1])[:1] = ends[0]
     return made
 
 

@@ -219,7 +219,12 @@ RANGES = (
 )
 
 
-ENDS = {"between zero and one": (0.0, 1.0), "positive": (0.0,), "negative": (0.0,)}
+ENDS = {
+    "between zero and one": (0.0, 1.0),
+    "positive": (0.0,),
+    "negative": (0.0,),
+    "between minus one and one": (-1.0, 1.0),
+}
 
 
 # --- forms that a range goes with ------------------------------------------------------------------------------------

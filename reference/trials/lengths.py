@@ -18,12 +18,13 @@ from .kept import kept
 from .wholes import all_differ, is_permutation, within
 
 OTHERS = (2, 3, 5, 7, 9, 11, 13, 129)  # lengths of the thorough profile
-# Twice a prime: more than a block of 128 holds and no multiple of one, and even beside lengths that are made odd.
-LONG = 134
-SHORTER, GROWING = 74, names("dot_general conv_general_dilated")  # the same of 64, where work grows faster than lengths
-SHORTEST, SLOW = 38, names("triangular_solve cholesky lu qr eigh svd scan while")  # of 32, where it is slow besides
+# Twice a prime: more than a block of 1024 or 128 holds and no multiple of one, and even beside lengths made odd.
+LONG = 1042, 134  # the second where arrays inside of the function would be large
+SHORTER, GROWING = 74, names("dot_general conv_general_dilated scan while")  # of 64, where work grows faster
+SHORTEST, SLOW = 38, names("triangular_solve cholesky lu qr eigh svd")  # of 32, where it is slow besides
+ALIKE = 8  # what rows of four or eight divide
 IN_TURN = 3  # lengths that are long, one after the other
-ELEMENTS = 2**16  # of an array: longer ones are not tried
+ELEMENTS = 2**16  # of an array, or of one inside of the function: longer ones are not tried
 TRIES = 40  # of lengths to be told apart
 
 
@@ -34,17 +35,20 @@ def other_lengths(primals, uses, takes: Callable, thorough: bool = False) -> Ite
     """
     lengths = _lengths(primals)
     for length in lengths:
-        yield from _replaced(primals, uses, {length: 1}, f"length 1 for {length}")
+        yield from replaced(primals, uses, {length: 1}, f"length 1 for {length}")
     if len(lengths) > 1:
-        yield from _replaced(primals, uses, dict.fromkeys(lengths, 1), "length 1 everywhere")
+        yield from replaced(primals, uses, dict.fromkeys(lengths, 1), "length 1 everywhere")
     yield from _odd_and_even(primals, uses, lengths, takes)
+    for words, made in replaced(primals, uses, dict.fromkeys((n for n in lengths if n > 1), ALIKE), "lengths alike"):
+        if takes([np.shape(a) for a in made]):
+            yield words, made
     if thorough:
         for length in lengths:
             for other in OTHERS:
                 if other != length:
-                    yield from _replaced(primals, uses, {length: other}, f"length {other} for {length}")
+                    yield from replaced(primals, uses, {length: other}, f"length {other} for {length}")
     for length in lengths:
-        yield from _replaced(primals, uses, {length: 0}, f"length 0 for {length}")
+        yield from replaced(primals, uses, {length: 0}, f"length 0 for {length}")
 
 
 def _lengths(primals):
@@ -59,7 +63,7 @@ def _odd_and_even(primals, uses, lengths, takes):
     """All lengths odd, then each that is odd in the example even; where they are bound, each as it can be."""
 
     def taken(changed, words):
-        return [m for m in _replaced(primals, uses, changed, words) if takes([np.shape(a) for a in m[1]])]
+        return [m for m in replaced(primals, uses, changed, words) if takes([np.shape(a) for a in m[1]])]
 
     odd = taken(_odd(lengths), "odd lengths")
     yield from odd
@@ -70,17 +74,21 @@ def _odd_and_even(primals, uses, lengths, takes):
         yield from next(filter(None, made), [])
 
 
-def longer(primals, uses, primitives) -> Iterator[tuple[str, tuple]]:
+def longer(primals, uses, primitives, small: Callable) -> Iterator[tuple[str, tuple]]:
     """The greatest lengths, one after the other, longer than most blocks, beside odd ones.
 
     primitives  what the function is made of
+    small       whether the function takes certain arguments, and stays small at them
     """
     found, lengths = set(primitives), _lengths(primals)
-    length = SHORTEST if SLOW & found else SHORTER if GROWING & found else LONG
-    for long in [n for n in lengths if 1 < n < length][:IN_TURN]:
-        for words, made in _replaced(primals, uses, _odd(lengths) | {long: length}, f"length {length} for {long}"):
-            if all(np.size(a) <= ELEMENTS for a in made):
-                yield words, made
+    tried = (SHORTEST,) if SLOW & found else (SHORTER,) if GROWING & found else LONG
+    for long in [n for n in lengths if 1 < n < tried[0]][:IN_TURN]:
+        made = (
+            one
+            for length in tried
+            for one in replaced(primals, uses, _odd(lengths) | {long: length}, f"length {length} for {long}")
+        )
+        yield from itertools.islice((one for one in made if small(one[1])), 1)
 
 
 def set_apart(primals, called, uses, takes: Callable) -> tuple[str, tuple] | None:
@@ -115,7 +123,8 @@ def set_apart(primals, called, uses, takes: Callable) -> tuple[str, tuple] | Non
     return None if any(a is None for a in made) else (f"length {', '.join(moved)}", tuple(made))
 
 
-def _replaced(primals, uses, lengths, words):
+def replaced(primals, uses, lengths, words):
+    """(words, primals) with each length replaced wherever it occurs, if that changes anything and can be."""
     rng = np.random.default_rng(0)
     shapes = [tuple(lengths.get(n, n) for n in np.shape(a)) for a in primals]
     if shapes != [np.shape(a) for a in primals]:
