@@ -13,17 +13,19 @@ from manual_backprop.signature import kind_of
 
 from .diagnosis import Explanation, Failure, diagnose
 from .diagnosis.failure import most, over
+from .diagnosis.occasions import of_length, of_values
 from .diagnosis.source import line, own_lines
 from .finding import Finding
 from .session import Failed
 from .tracing.interpreter import equations
 from .tracing.widening import kind
 from .trials import Trial
-from .trials.lengths import other_lengths
+from .trials.lengths import other_lengths, replaced
 
 EXPLAINED = 3  # failures of one leaf that are explained before the simplest is chosen
 SECONDS = 10.0  # for all leaves; after that, what shows at a glance
 FOR_ONE = 4.0
+LENGTHS = 3  # of the example, that are replaced one by one
 ELSEWHERE = 2  # failures at other lengths, and as many at other values, that an explanation has to hold for
 TOLD = ("truth", "values", "kinks", "shapes")  # checks whose failures tell of a trial
 
@@ -83,13 +85,13 @@ def _other_without_jit(session, failed) -> bool:
 
 # What a leaf that is right at the example fails alone, the kind of mistake that this is, and words for it.
 ALONE = (
-    ({"kinks"}, "kink", "wrong only at {words}"),
-    ({"values"}, "values", "wrong only at {words} values"),
-    ({"values", "kinks"}, "values", "wrong only at {words}"),
+    ({"kinks"}, "kink", "{values}"),
+    ({"values"}, "values", "{values}"),
+    ({"values", "kinks"}, "values", "{values}"),
     ({"shapes"}, "shape", "wrong only at other lengths: {words}"),
     ({"precision"}, "dtype", "wrong in {dtypes} alone"),
     ({"shapes", "precision"}, "shape", "wrong only at other lengths: {words}"),
-    ({"values", "kinks", "shapes", "precision"}, "values", "wrong only at {words}"),  # other lengths have other values
+    ({"values", "kinks", "shapes", "precision"}, "values", "{values}"),  # other lengths have other values
 )
 PRECISE = ("not_finite", "cancellation", "structure")  # kinds that say more than where
 BENDS = ("ignores_cotangent", "not_finite", "cancellation", "dtype")  # what is not linear in the cotangent, and why
@@ -109,12 +111,14 @@ def _explain(session, failures: list[Failed], until):
     simplest = list({(f.finding.check, f.dtype): f for f in reversed(plain)}.values())[::-1][:EXPLAINED]
     if _rank(simplest[0].finding.check) == 0:  # numbers of other values may fit what is not so here
         simplest = [f for f in simplest if _rank(f.finding.check) == 0]
+    where = {failed.finding.check for failed in failures}
+    rule, at = _of_lengths(session, failures, until) if "shapes" in where <= {"shapes", "precision"} else ("", None)
+    simplest = [at] if at else simplest
     found = _rounded(session, simplest[0])
     for failed in simplest:
         if found is None or found.vague:
             other = _diagnosis(session, failed, max(0.0, min(FOR_ONE, until - time.process_time())))
             found = other if found is None or (other and not other.vague) else found
-    where = {failed.finding.check for failed in failures}
     whole = where <= {"kinks"} and _of_integers(session, simplest[0])
     if whole:
         text = f"wrong only at other values of {whole}"
@@ -122,8 +126,9 @@ def _explain(session, failures: list[Failed], until):
     for checks, fault, text in ALONE:
         if where <= checks:
             values = [f for f in failures if f.finding.check in ("values", "kinks")] or failures
-            words = text.format(
+            words = rule or text.format(
                 words=", ".join(dict.fromkeys(f.trial.words for f in values)),
+                values=of_values(f.trial.words for f in values),
                 dtypes=", ".join(dict.fromkeys(f.dtype for f in failures)),
             )
             if found is None:
@@ -132,6 +137,46 @@ def _explain(session, failures: list[Failed], until):
             return Explanation(found.kind if precise else fault, f"{words}: {found.text}", found.where)
     vague = found is None or found.kind == "located"
     return (_of_digits(session, failures) if vague else None) or found
+
+
+def _of_lengths(session, failures, until):
+    """The rule by which a length makes it wrong, and the failure at the shortest such length; none where none fits."""
+    subject, leaf = session.subject, failures[0].finding.leaf
+    for given in sorted({n for a in subject.example for n in np.shape(a) if n > 0})[:LENGTHS]:
+        found = {}
+
+        def ask(n, given=given, found=found):
+            failed = _at_length(session, leaf, given, n) if time.process_time() < until - FOR_ONE else None
+            if isinstance(failed, Failed):
+                found[n] = failed
+            return None if failed is None else bool(failed)
+
+        rule = of_length(given, {}, ask)
+        if rule:
+            named = sorted(zip(subject.names, subject.example, strict=True), key=lambda pair: pair[0] != leaf)
+            axis, name = next((np.shape(a).index(given), name) for name, a in named if given in np.shape(a))
+            return "wrong where " + rule[0].format(f"the length of axis {axis} of {name}"), found[rule[1]]
+    return "", None
+
+
+def _at_length(session, leaf, given, other) -> Failed | bool | None:
+    """The failure where one length is another one; False where it is right there, None where it is not taken."""
+    dtype = session.subject.dtype
+    for words, primals in replaced(
+        session.subject.example, session.uses, {given: other}, f"length {other} for {given}"
+    ):
+        try:
+            trial = session.trial(primals, words, 200)
+            answer = session.answer(trial, dtype)
+            findings = session.judge("shapes", trial, dtype, answer, outputs=False, remember=False)
+            of_leaf = [finding for finding in findings if finding.leaf == leaf]
+        except Exception:  # lengths that the function does not take
+            return None
+        wrong = next((finding for finding in of_leaf if finding.verdict == "wrong"), None)
+        if wrong:
+            return Failed(wrong, trial, dtype, answer, session.measured(trial, dtype))
+        return False if any(finding.verdict == "right" for finding in of_leaf) else None
+    return None
 
 
 def _of_integers(session, failed: Failed) -> str:

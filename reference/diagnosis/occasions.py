@@ -1,0 +1,97 @@
+"""On what occasions alone a derivative is wrong: at which values, and for which lengths, in a few words."""
+
+import dataclasses
+from collections.abc import Callable, Iterable
+
+ASKED = 12  # lengths at which it is tried to tell one rule from another
+LONGEST = 130  # of those, where none longer is known
+BLOCKS = (2, 3, 4, 5, 6, 8, 16, 32, 64, 128)
+# What lies in another kind of values too, and is not named beside it.
+WITHIN = {
+    "zeros": ("nothing but zeros", "edges"),
+    "ties": ("equal rows",),
+    "tiny": ("minute",),
+    "wide": ("large", "huge"),
+    "large": ("huge",),
+}
+SAID = {
+    "nothing but zeros": "zeros",
+    "wide": "large values",
+    "large": "large values",
+    "huge": "huge values",
+    "tiny": "tiny values",
+    "minute": "tiny values",
+    "mixed sizes": "values of mixed sizes",
+    "edges": "values on its edges",
+    "between edges": "values between its edges",
+    "ends": "the ends of the range",
+    "near ends": "values near the ends of the range",
+    "marks": "single values that it asks for",
+    "infinities": "infinite values",
+    "infinite rows": "infinite rows",
+    "missing": "missing values",
+}
+
+
+def of_values(kinds: Iterable[str]) -> str:
+    """Words for the kinds of values at which it is wrong.
+
+    >>> of_values(["zeros", "edges", "large", "huge"])
+    'wrong only at zeros and large values'
+    """
+    kinds = list(dict.fromkeys(kinds))
+    if "fresh" in kinds:
+        return "right at the values given, wrong at others"
+    hidden = {inner for kind in kinds for inner in WITHIN.get(kind, ())}
+    said = list(dict.fromkeys(SAID.get(kind, kind) for kind in kinds if kind not in hidden))
+    return f"wrong only at {', '.join(said[:-1])}{' and ' if said[1:] else ''}{said[-1]}"
+
+
+@dataclasses.dataclass(frozen=True)
+class Rule:
+    """For which lengths it is wrong, all else as given: words with {} for the length, a test."""
+
+    words: str
+    wrong: Callable[[int], bool]
+
+
+def rules(given: int) -> list[Rule]:
+    """What is right at the length that was given, the likeliest first."""
+    found = [Rule("{} is 1", lambda n: n == 1)] if given > 1 else []
+    found += [
+        Rule(f"{{}} is {'odd' if b == 2 else f'not a multiple of {b}'}", lambda n, b=b: n % b != 0)
+        for b in BLOCKS
+        if given % b == 0
+    ]
+    found += [Rule("{} is even", lambda n: n % 2 == 0)] if given % 2 else []
+    ends = sorted({given, *(b for b in (*BLOCKS, 100) if b > given)})
+    found += [Rule(f"{{}} is over {end}", lambda n, end=end: n > end) for end in ends]
+    found += [Rule(f"{{}} is under {given}", lambda n: n < given)] if given > 1 else []
+    return [*found, Rule(f"{{}} is not {given}", lambda n: n != given)]
+
+
+def of_length(given: int, known: dict[int, bool], ask: Callable[[int], bool | None]) -> tuple[str, int] | None:
+    """The one rule that a length follows, and a short one at which it was seen wrong.
+
+    known  lengths at which it is wrong, or right, while others are as given
+    ask    whether it is wrong at another length, None where that is not to be had
+    """
+    known = {given: False, **known}
+    left = [rule for rule in rules(given) if all(rule.wrong(n) == bad for n, bad in known.items())]
+    longest = max(LONGEST, *known)
+    for _ in range(ASKED):
+        apart = [n for n in range(1, longest + 1) if n not in known and len({rule.wrong(n) for rule in left}) > 1]
+        if not apart:
+            break
+        n = min(apart, key=lambda n: (abs(2 * sum(rule.wrong(n) for rule in left) - len(left)), n))
+        bad = ask(n)
+        known[n] = None if bad is None else bool(bad)
+        left = [rule for rule in left if bad is None or rule.wrong(n) == bad]
+    if len(left) == 1 and not any(known.values()):
+        n = next(n for n in range(1, longest + 2) if left[0].wrong(n))
+        known[n] = ask(n)
+    wrong = [n for n, bad in known.items() if bad]
+    right = [n for n, bad in known.items() if bad is False]
+    if not left or not wrong or (len(right) < 2 and "not" not in left[0].words):
+        return None
+    return left[0].words, min(wrong, key=lambda n: (n == 1, n))  # one of length one says little
