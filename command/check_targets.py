@@ -83,8 +83,13 @@ def _said(result: Result, verbose: bool, keep: Callable) -> None:
     for finding in targets.findings_of(result) if verbose else ():
         click.echo(str(finding))
     click.echo(str(result))
-    unfinished = result.interrupted and not result.failures
-    keep("unfinished" if unfinished else "right" if result.ok else "wrong", targets.lines_of(result))
+    keep(_outcome(result), targets.lines_of(result))
+
+
+def _outcome(result: Result) -> str:
+    if result.failures:
+        return "wrong"
+    return "unfinished" if result.interrupted else "right" if result.judged else "unusable"
 
 
 def _counted(counts: Counter, asked: int, interrupted: bool) -> str:

@@ -16,7 +16,7 @@ from .blame import blamed
 from .checks import CHECKS
 from .checks.naming import first_line
 from .explaining import explained, severity
-from .finding import GIVEN_UP, INTERRUPTED, CannotTell, Finding
+from .finding import GIVEN_UP, INTERRUPTED, LEFT_OUT, CannotTell, Finding
 from .patience import Patience
 from .profiles import PROFILES
 from .progress import progress
@@ -71,14 +71,14 @@ def check(
     False off by a factor of 1/2 everywhere
     """
     start = time.monotonic()
-    if profile not in PROFILES:
-        raise Unusable(f"profile is {profile!r}; it is one of {', '.join(PROFILES)}")
+    _must_make_sense(profile, seed, seconds)
     without = PROFILES[profile].without if checks is None else ()
     chosen = [name for name in _chosen(checks) if name not in without]
-    subject = Subject(function, args, argnums, truth, name)
-    session, patience = Session(subject, PROFILES[profile], seed), Patience(seconds)
+    patience = Patience(seconds)
+    subject = _in_time(lambda: Subject(function, args, argnums, truth, name), patience, name or function)
+    session = Session(subject, PROFILES[profile], seed)
     make = functools.partial(Finding, str(subject), leaf="", dtype=subject.dtype, verdict="abstained")
-    told = [make(n, message=f"left out by the {profile} profile; checks={n!r} asks for it") for n in without]
+    told = [make(n, message=f"{LEFT_OUT} the {profile} profile; checks={n!r} asks for it") for n in without]
     # By check: what it has found, and as long as it is not done, that it is not.
     found = {n: [make(n, message=INTERRUPTED)] for n in sorted(chosen, key=lambda name: name not in FIRST)}
 
@@ -143,10 +143,21 @@ def assert_correct(function: Callable, *args, **options) -> None:
         raise AssertionError(str(result))
 
 
+def _must_make_sense(profile, seed, seconds):
+    if profile not in PROFILES:
+        raise Unusable(f"profile is {profile!r}; it is one of {', '.join(PROFILES)}")
+    if not (isinstance(seed, int | np.integer) and seed >= 0):
+        raise Unusable(f"seed is {seed!r}; a whole number of at least 0 was expected")
+    if not (isinstance(seconds, int | float) and seconds > 0):
+        raise Unusable(f"seconds is {seconds!r}; a number above 0 was expected")
+
+
 def _chosen(checks):
     if checks is None:
         return tuple(CHECKS)
     chosen = (checks,) if isinstance(checks, str) else tuple(checks)
+    if not chosen:
+        raise Unusable("checks names none; leave it out for all")
     unknown = [name for name in chosen if name not in CHECKS]
     if unknown:
         raise Unusable(f"checks names {unknown[0]!r}; there are {', '.join(CHECKS)}")
@@ -157,15 +168,14 @@ def _must_run(session, patience):
     """Refuse a function that cannot be called, traced or compiled, takes for ever, or is never twice the same."""
     subject = session.subject
     try:
-        local = patience.within(lambda: session.local(subject.example, subject.dtype))
-        same = patience.within(lambda: local.traces_alike() and local.repeats())
+        local = _in_time(lambda: session.local(subject.example, subject.dtype), patience, subject)
+        same = _in_time(lambda: local.traces_alike() and local.repeats(), patience, subject)
     except Unusable:
         raise
-    except concurrent.futures.TimeoutError:
-        raise Unusable(f"{subject}: the function itself takes longer than {patience.seconds:g} seconds") from None
     except Exception as error:
         _called(subject, patience)
-        message = f"{subject}: jax.jit cannot trace the function: {type(error).__name__}: {first_line(error)}"
+        said = f"{type(error).__name__}: {first_line(error)}".rstrip(".")
+        message = f"{subject}: jax.jit cannot trace the function: {said}."
         raise Unusable(f"{message} Static arguments of a custom_vjp belong in nondiff_argnums.") from error
     if not same:  # which may be in the words of JAX alone
         pairs = zip(*(real_outputs(_called(subject, patience)) for _ in range(2)), strict=True)
@@ -184,12 +194,21 @@ def _advice(session) -> str:
 def _called(subject, patience):
     """What the function gives when it is called without jit."""
     try:
-        return patience.within(lambda: subject.function(*subject.arrays()))
-    except concurrent.futures.TimeoutError:
-        raise Unusable(f"{subject}: the function itself takes longer than {patience.seconds:g} seconds") from None
+        return _in_time(lambda: subject.function(*subject.arrays()), patience, subject)
+    except Unusable:
+        raise
     except Exception as error:
         message = f"{subject}: the function rejects its example arguments: {type(error).__name__}: {error}"
         raise Unusable(message) from error
+
+
+def _in_time(work, patience, name):
+    """What comes of calling the function itself; one that takes for ever is refused."""
+    try:
+        return patience.within(work)
+    except concurrent.futures.TimeoutError:
+        said = f"{getattr(name, '__name__', name)}: the function itself takes longer than {patience.seconds:g} seconds"
+        raise Unusable(said) from None
 
 
 def _raises(session, chosen, patience) -> list[Finding]:
@@ -255,10 +274,10 @@ def _of_our_own(error) -> bool:
 
 
 def _helped(work, patience):
-    """What comes of it in time: words and lines for a failure are a help, and no reason to hang with what hangs."""
+    """What comes of it in time: words and lines for a failure are a help, and no reason to lose what was found."""
     try:
         return patience.within(work)
-    except concurrent.futures.TimeoutError:
+    except Exception:
         return None
 
 

@@ -5,6 +5,7 @@ from typing import Literal
 
 GIVEN_UP = "given up after"  # how a check says that it took too long
 INTERRUPTED = "interrupted before it was done"
+LEFT_OUT = "left out by"  # a profile that tries less
 Verdict = Literal["right", "wrong", "raised", "abstained"]
 
 

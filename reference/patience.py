@@ -44,7 +44,7 @@ class Patience:
             _give_up(thread)
         try:
             return done.result(timeout=self.seconds)
-        except concurrent.futures.TimeoutError:
+        except (concurrent.futures.TimeoutError, KeyboardInterrupt):
             _give_up(thread)
             raise
 

@@ -3,10 +3,12 @@
 import dataclasses
 import textwrap
 
-from .finding import Finding
+from .finding import LEFT_OUT, Finding
+from .trials import GIVEN
 
 WIDTH = 98  # of a line of what is printed
 
+NOT_FINITE = "not finite at the example's own values, where nothing was judged"
 FOLLOWING = ("adjoint_identity", "taylor", "second_order")  # wrong as well where a cotangent is
 
 
@@ -52,7 +54,8 @@ class Result:
     def __str__(self):
         counts = self._counts()
         if not self.judged:
-            reasons = "; ".join(dict.fromkeys(f.message or "" for f in self.findings if f.verdict == "abstained"))
+            said = dict.fromkeys(f.message for f in self.findings if f.message and not f.message.startswith(LEFT_OUT))
+            reasons = "; ".join((*said, *([NOT_FINITE] if GIVEN in self.outside else [])))
             return f"{self.subject}: nothing could be judged ({reasons[:400]})"
         if not self.failures:
             state = "nothing was found wrong so far" if self.interrupted else "the derivative is right"
@@ -72,6 +75,7 @@ class Result:
         said = f"{right} right, {len(self.failures)} wrong, {abstained} abstained"
         said += f"; {', '.join(late)} given up, and not all was tried: seconds= allows more" if late else ""
         said += f"; interrupted before {', '.join(self.interrupted)}" if self.interrupted else ""
+        said += f"; {NOT_FINITE}" if GIVEN in self.outside else ""
         return said + (f"; {self.advice}" if self.advice else "")
 
     def _told(self):

@@ -14,9 +14,9 @@ import pytest
 from jax import lax
 from jax.experimental import pallas as pl
 
-from manual_backprop.reference import check
+from manual_backprop.reference import check, checker
 from manual_backprop.reference.checks import CHECKS
-from manual_backprop.reference.finding import Finding
+from manual_backprop.reference.finding import CannotTell, Finding
 from manual_backprop.reference.subject import Unusable
 
 X = np.array([0.5, -1.25, 2.0, 0.75], np.float32)
@@ -151,6 +151,41 @@ def test_what_was_interrupted_is_not_called_right(press, monkeypatch):
         check(made(square, square_back), X, checks=("truth", "eager"))
     assert not raised.value.result.ok
     assert "nothing was found wrong so far" in str(raised.value.result)
+
+
+def test_options_that_make_no_sense_are_refused():
+    right = made(square, square_back)
+    assert "seconds is -1; a number above 0" in refused(right, X, seconds=-1)
+    assert "seconds is 'a'" in refused(right, X, seconds="a")
+    assert "seed is -1; a whole number" in refused(right, X, seed=-1)
+    assert "seed is None" in refused(right, X, seed=None)
+    assert "checks names none" in refused(right, X, checks=[])
+
+
+def test_a_function_that_hangs_while_it_is_traced_is_refused():
+    def hangs(x):
+        while True:
+            time.sleep(0.01)
+
+    assert "hangs: the function itself takes longer than 0.5 seconds" in refused(
+        made(hangs, square_back), X, seconds=0.5
+    )
+
+
+def test_an_example_that_is_not_finite_is_told():
+    right = made(square, square_back)
+    result = check(right, np.array([0.5, np.nan], np.float32), checks=("truth", "values"))
+    assert result.ok
+    assert "not finite at the example's own values, where nothing was judged" in str(result)
+    assert "not finite" not in str(check(right, X, checks=("truth", "values")))
+
+
+def test_what_explains_a_failure_cannot_lose_it(monkeypatch):
+    def out_of_memory(session, findings):
+        raise CannotTell("out of memory")
+
+    monkeypatch.setattr(checker, "reproduced", out_of_memory)
+    assert not check(made(square, lambda kept, y_bar: (y_bar,)), X, checks="truth").ok
 
 
 def test_a_kernel_without_a_plain_implementation_is_told_that_one_helps():
