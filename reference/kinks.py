@@ -86,7 +86,7 @@ def between(got, truth, allowance, around, primal, dtype) -> tuple[str, str] | N
     """
     if not np.isfinite(around).all(axis=0).any():
         return None
-    quarter = np.arange(len(around)) % COPIES_MOVED >= COPIES_MOVED // 2
+    quarter = nearer(around)
     with np.errstate(invalid="ignore", over="ignore"), warnings.catch_warnings():
         warnings.simplefilter("ignore")  # a number none of whose neighbours is finite
         low, high = np.nanmin(around, axis=0), np.nanmax(around, axis=0)
@@ -131,6 +131,11 @@ def between(got, truth, allowance, around, primal, dtype) -> tuple[str, str] | N
     if lost.any():
         return "right", "autodiff of the definition is wrong here; this is the limit of the derivatives nearby"
     return "right", "a kink: not JAX's choice, but between the one-sided derivatives"
+
+
+def nearer(around):
+    """Which of the neighbours are the nearer ones."""
+    return np.arange(len(around)) % COPIES_MOVED >= COPIES_MOVED // 2
 
 
 def at_odds(leaves, differentiated, dtype) -> list[tuple[int, str]]:
