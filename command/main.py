@@ -4,6 +4,7 @@ import ast
 import math
 import os
 import pathlib
+import re
 import shlex
 import sys
 
@@ -120,6 +121,10 @@ def check(names, expression, shape, values, seed, dtypes, platform, verbose, out
                 "functions are checked by themselves: without rules, --expression, --input, --values, --dtype"
             )
         _check_functions(functions, of_functions, output, platform, verbose)
+    if dotted := next((name for name in names if re.fullmatch(r"\w+(\.\w+)+", name)), None):
+        raise BadInput(
+            f"{dotted!r} is no rule; a function is {':'.join(dotted.rsplit('.', 1))}, with a colon before it"
+        )
     if bool(names) == bool(expression):
         raise BadInput("name rules or functions, or give one --expression")
     if shape and not expression:

@@ -86,6 +86,10 @@ BAD_CHECKS = [
     (["nosuch"], ["unknown rule 'nosuch'", "rules: identity"]),
     (["rellu"], ["did you mean relu"]),
     (["serial"], ["serial"]),
+    (
+        ["own.kernels.scale"],
+        ["'own.kernels.scale' is no rule; a function is own.kernels:scale, with a colon before it"],
+    ),
     ([], ["name rules, or functions as package.module:function, or give one --expression"]),
     (["relu", "--expression", "tanh"], ["name rules or functions, or give one --expression"]),
     (["relu", "--input", "(3,)"], ["--input belongs to an --expression"]),
