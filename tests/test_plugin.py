@@ -157,7 +157,7 @@ def test_a_wrong_derivative_fails_with_its_diagnosis(pytester, processes):
     told = [line for line in told if not line.startswith("[gw")]  # where xdist says who ran it
     assert told[0] == "wrong: the derivative is WRONG"
     told = told[told.index("x in float32 is wrong [truth]") - 1 :]
-    assert told[2].startswith("  off by a factor of 0.5 everywhere, which is 1 / ")
+    assert told[2].startswith("  off by a factor of ")
     told = told[: told.index("reproduce:")]
     assert not any(word in line for line in told for word in ("Traceback", "Error", "def ", "test_a_wrong"))
 
