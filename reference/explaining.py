@@ -112,7 +112,9 @@ def _explain(session, failures: list[Failed], until):
     if _rank(simplest[0].finding.check) == 0:  # numbers of other values may fit what is not so here
         simplest = [f for f in simplest if _rank(f.finding.check) == 0]
     where = {failed.finding.check for failed in failures}
-    rule, at = _of_lengths(session, failures, until) if "shapes" in where <= {"shapes", "precision"} else ("", None)
+    rule, at = (
+        _of_lengths(session, failures, False, until) if "shapes" in where <= {"shapes", "precision"} else ("", None)
+    )
     simplest = [at] if at else simplest
     found = _rounded(session, simplest[0])
     for failed in simplest:
@@ -135,12 +137,18 @@ def _explain(session, failures: list[Failed], until):
                 return Explanation(fault, words)
             precise = found.kind in PRECISE and (fault, found.kind) != ("dtype", "cancellation")
             return Explanation(found.kind if precise else fault, f"{words}: {found.text}", found.where)
+    if found and "the last" in found.text:  # what is left over where a length is cut into blocks
+        rule, _ = _of_lengths(session, failures, True, until)
+        found = dataclasses.replace(found, text=f"{found.text}; {rule}") if rule else found
     vague = found is None or found.kind == "located"
     return (_of_digits(session, failures) if vague else None) or found
 
 
-def _of_lengths(session, failures, until):
-    """The rule by which a length makes it wrong, and the failure at the shortest such length; none where none fits."""
+def _of_lengths(session, failures, bad: bool, until):
+    """The rule by which a length makes it wrong, and the failure at one such length; none where none fits.
+
+    bad  whether it is wrong at the lengths of the example
+    """
     subject, leaf = session.subject, failures[0].finding.leaf
     for given in sorted({n for a in subject.example for n in np.shape(a) if n > 0})[:LENGTHS]:
         found = {}
@@ -151,11 +159,11 @@ def _of_lengths(session, failures, until):
                 found[n] = failed
             return None if failed is None else bool(failed)
 
-        rule = of_length(given, {}, ask)
+        rule = of_length(given, bad, ask)
         if rule:
             named = sorted(zip(subject.names, subject.example, strict=True), key=lambda pair: pair[0] != leaf)
             axis, name = next((np.shape(a).index(given), name) for name, a in named if given in np.shape(a))
-            return "wrong where " + rule[0].format(f"the length of axis {axis} of {name}"), found[rule[1]]
+            return "wrong where " + rule[0].format(f"the length of axis {axis} of {name}"), found.get(rule[1])
     return "", None
 
 

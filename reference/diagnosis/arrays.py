@@ -234,7 +234,8 @@ def exchanged(failure: Failure):
         both = most(over(got, value, allowance)) > 1
         for how, candidate in (("", value), (", with the sign changed", -value), (", transposed", turned)):
             if (both or not how) and failure.explains(candidate):
-                return Explanation("exchanged", f"exchanged: this is the cotangent of {name}{how}")
+                text = f"exchanged: this is the cotangent of {name}{how}"
+                return Explanation("exchanged", text if both else f"the cotangent of {name} stands for it{how}")
     return None
 
 

@@ -71,7 +71,10 @@ def _at_another(use, text, leaves):
     elif text == FACTOR:
         said = f"the derivative of {what} is taken for one: its other factor is left out"
     elif text.startswith(MISTAKE):
-        said = f"the derivative of {what}, y = f(a) or f(a, b), is {text}"
+        one = sum(not hasattr(a, "val") for a in use.equation.invars) < 2
+        of = "its operand a" if one else f"its {words.PLACES[use.operand]} operand, of a and b,"
+        result = ", where y is its result" if "y" in text.removeprefix(MISTAKE) else ""
+        said = f"the derivative of {what} by {of} is {text}{result}"
     else:
         said = f"the derivative of {what} is computed {text}"
         kind = "dtype" if "rounded" in text else "wrong_residual"
@@ -176,6 +179,9 @@ def ungated(bench: Bench):
         for i in leaves.explained(stacks):
             use = changes[i][0]
             text = f"the cotangent {told[i]}, at {words.taken(use)}{leaves.alone}"
+            if use.primitive == "abs":
+                text = f"the derivative of {words.operation(use)} is taken for one: the sign is left out{leaves.alone}"
+                return Explanation("local_derivative", text, words.where(use))
             return Explanation("values", text, words.where(use))
     return None
 

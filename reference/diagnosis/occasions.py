@@ -4,7 +4,7 @@ import dataclasses
 from collections.abc import Callable, Iterable
 
 ASKED = 12  # lengths at which it is tried to tell one rule from another
-LONGEST = 130  # of those, where none longer is known
+LONGEST = 130  # of those
 BLOCKS = (2, 3, 4, 5, 6, 8, 16, 32, 64, 128)
 # What lies in another kind of values too, and is not named beside it.
 WITHIN = {
@@ -55,43 +55,44 @@ class Rule:
     wrong: Callable[[int], bool]
 
 
-def rules(given: int) -> list[Rule]:
-    """What is right at the length that was given, the likeliest first."""
-    found = [Rule("{} is 1", lambda n: n == 1)] if given > 1 else []
-    found += [
-        Rule(f"{{}} is {'odd' if b == 2 else f'not a multiple of {b}'}", lambda n, b=b: n % b != 0)
-        for b in BLOCKS
-        if given % b == 0
+def rules(given: int, bad: bool) -> list[Rule]:
+    """What is right, or wrong, at the length that was given, the likeliest first."""
+    blocks = [Rule(f"{{}} is {_not_a_multiple(b)}", lambda n, b=b: n % b != 0) for b in BLOCKS]
+    ends = sorted({given, *BLOCKS, 100})
+    found = [
+        Rule("{} is 1", lambda n: n == 1),
+        *blocks,
+        Rule("{} is even", lambda n: n % 2 == 0),
+        *(Rule(f"{{}} is over {end}", lambda n, end=end: n > end) for end in ends),
+        Rule(f"{{}} is under {given}", lambda n: n < given),
+        Rule(f"{{}} is not {given}", lambda n: n != given),
     ]
-    found += [Rule("{} is even", lambda n: n % 2 == 0)] if given % 2 else []
-    ends = sorted({given, *(b for b in (*BLOCKS, 100) if b > given)})
-    found += [Rule(f"{{}} is over {end}", lambda n, end=end: n > end) for end in ends]
-    found += [Rule(f"{{}} is under {given}", lambda n: n < given)] if given > 1 else []
-    return [*found, Rule(f"{{}} is not {given}", lambda n: n != given)]
+    return [rule for rule in found if rule.wrong(given) == bad]
 
 
-def of_length(given: int, known: dict[int, bool], ask: Callable[[int], bool | None]) -> tuple[str, int] | None:
-    """The one rule that a length follows, and a short one at which it was seen wrong.
+def _not_a_multiple(block) -> str:
+    return "odd" if block == 2 else f"not a multiple of {block}"
 
-    known  lengths at which it is wrong, or right, while others are as given
-    ask    whether it is wrong at another length, None where that is not to be had
+
+def of_length(given: int, bad: bool, ask: Callable[[int], bool | None]) -> tuple[str, int] | None:
+    """The one rule that a length follows, and a length near that given at which it was seen wrong.
+
+    bad  whether it is wrong at the length that was given
+    ask  whether it is wrong at another length, None where that is not to be had
     """
-    known = {given: False, **known}
-    left = [rule for rule in rules(given) if all(rule.wrong(n) == bad for n, bad in known.items())]
-    longest = max(LONGEST, *known)
+    known, left = {given: bad}, rules(given, bad)
     for _ in range(ASKED):
-        apart = [n for n in range(1, longest + 1) if n not in known and len({rule.wrong(n) for rule in left}) > 1]
+        apart = [n for n in range(1, LONGEST + 1) if n not in known and len({rule.wrong(n) for rule in left}) > 1]
         if not apart:
             break
-        n = min(apart, key=lambda n: (abs(2 * sum(rule.wrong(n) for rule in left) - len(left)), n))
-        bad = ask(n)
-        known[n] = None if bad is None else bool(bad)
-        left = [rule for rule in left if bad is None or rule.wrong(n) == bad]
+        n = min(apart, key=lambda n: (abs(2 * sum(rule.wrong(n) for rule in left) - len(left)), n < given, n))
+        known[n] = ask(n)
+        left = [rule for rule in left if known[n] is None or rule.wrong(n) == known[n]]
     if len(left) == 1 and not any(known.values()):
-        n = next(n for n in range(1, longest + 2) if left[0].wrong(n))
+        n = min((n for n in range(1, LONGEST + 1) if left[0].wrong(n)), key=lambda n: (n < given, n), default=given)
         known[n] = ask(n)
     wrong = [n for n, bad in known.items() if bad]
     right = [n for n, bad in known.items() if bad is False]
-    if not left or not wrong or (len(right) < 2 and "not" not in left[0].words):
+    if not left or not wrong or (len(right) < 2 and f"not {given}" not in left[0].words):
         return None
-    return left[0].words, min(wrong, key=lambda n: (n == 1, n))  # one of length one says little
+    return left[0].words, min(wrong, key=lambda n: (n < given, abs(n - given)))

@@ -175,6 +175,13 @@ class Written:
         of = words.of(self._meet.equations[path].primitive.name, self._meet.lines[path])
         return f"the result of {of}" if end == "y" else f"what {of} takes"
 
+    def time(self, key) -> str:
+        """Which time it is that an equation of this name gives a value."""
+        told = self.told(key)
+        times = [other for other in self.values if other[1] == "y" and self.told(other) == told]
+        place = times.index(key)
+        return words.PLACES[place] if place < len(words.PLACES) else f"{place + 1}th"
+
     def origin(self, site: Site) -> tuple | None:
         """Where the value was made."""
         return self._meet.made.get(self._meet.origins[site.keys[0]])
@@ -320,7 +327,7 @@ def _simple(written: Written):
     """Changes of one value, simplest first."""
     for site in written.sites:
         if site.primitive == "mul" or (site.primitive == "div" and site.keys[0][1]):
-            mask = set(np.unique(written.values[site.keys[0]])) <= {0, 1}
+            mask = {0, 1} == {n for key in site.keys for n in np.unique(written.values[key])}
             kind, what = ("missing_path", "the mask in ") if mask else ("local_derivative", "")
             yield Change(site, kind, f"without {what}{site.named}", lambda v, k: np.ones_like(v[k]))
         if site.primitive in SUMS:
@@ -339,8 +346,12 @@ def _simple(written: Written):
 
 def _others(written: Written):
     for site in written.sites:
+        made = written.origin(site)
         for text, other in written.before(site):
-            text = f"with {text} in place of {site.named}"
+            if text == site.named:
+                text = f"with {text} as it is the {written.time(other)} time in place of the {written.time(made)}"
+            else:
+                text = f"with {text} in place of {site.named}"
             yield Change(site, "wrong_residual", text, lambda v, _, other=other: v[other], other)
 
 
