@@ -30,7 +30,8 @@ def no_slope(session, trial, dtype, place, value, answer) -> dict | None:
     slope, error, truth = found.value[place], found.error[place], session.measured(trial, dtype).truth[1][place]
     with np.errstate(invalid="ignore"):
         known = ~np.isfinite(truth) & np.isfinite(slope) & np.isfinite(error)
-        rounding = SLACK * unit(session.local(trial.primals, dtype).unit) * scale(np.where(known, slope, 0))
+        half = np.sqrt(unit(session.local(trial.primals, dtype).unit))  # what rounding does here, nobody measured
+        rounding = half * scale(np.where(known, slope, 0))
         if not np.any(known & ~(np.abs(value - slope) <= SLACK * error + rounding)):
             return None
     message = "autodiff of the definition is not finite here; differences are, and this is not what they tend to"

@@ -159,7 +159,7 @@ def _reshaped(session):
     none = [m for m in made if m[0].startswith("length 0 ")]
     others = [m for m in made if m not in ones and m not in none]
     apart = set_apart(session.subject.example, session.subject.names, session.uses, takes)
-    return [*others, *([apart] if apart else ()), *ones[:3], *none[:1], *_longer(session), *_in_a_batch(session)]
+    return [*others, *apart, *ones[:3], *none[:1], *_longer(session), *_in_a_batch(session)]
 
 
 def _takes_shapes(session, shapes) -> bool:

@@ -112,12 +112,12 @@ def steadied(closed):
 
 
 def unstopped(closed):
-    """The same, no gradient stopped."""
+    """The same of a function that is traced in double precision already, no gradient stopped."""
 
     def apply(equation, inputs):
-        return list(inputs) if equation.primitive.name == "stop_gradient" else _wide_bind(equation, inputs)
+        return list(inputs) if equation.primitive.name == "stop_gradient" else bind(equation, inputs)
 
-    return widened(closed, apply)
+    return lambda *arguments: tuple(walk(closed, arguments, apply))
 
 
 def _whole(value, aval):

@@ -91,8 +91,8 @@ def longer(primals, uses, primitives, small: Callable) -> Iterator[tuple[str, tu
         yield from itertools.islice((one for one in made if small(one[1])), 1)
 
 
-def set_apart(primals, called, uses, takes: Callable) -> tuple[str, tuple] | None:
-    """Lengths that are equal in the example and need not be, each replaced by one of its own; None if there are none.
+def set_apart(primals, called, uses, takes: Callable) -> Iterator[tuple[str, tuple]]:
+    """Lengths that are equal in the example and need not be, each replaced by one of its own: longer, then shorter.
 
     called  the names of the arguments
     takes   whether the function takes arguments of certain shapes
@@ -116,11 +116,16 @@ def set_apart(primals, called, uses, takes: Callable) -> tuple[str, tuple] | Non
                         shapes, spots = changed, [spot for spot in spots if spot not in chosen]
                         moved += [f"{other} for {length} in {called[i]}" for i, _ in chosen]
                         break
-    if not moved:
-        return None
-    rng = np.random.default_rng(0)
-    made = [_of_shape(rng, a, shape, {}, use) for a, shape, use in zip(primals, shapes, uses, strict=True)]
-    return None if any(a is None for a in made) else (f"length {', '.join(moved)}", tuple(made))
+    shorter = [
+        tuple(n if n == m else max(n // 2, 1) for n, m in zip(np.shape(a), shape, strict=True))
+        for a, shape in zip(primals, shapes, strict=True)
+    ]
+    halves = [f"half of it in {called[i]}" for i, a in enumerate(primals) if shorter[i] != np.shape(a)]
+    for words, changed in ((moved, shapes), (halves, shorter)):
+        rng = np.random.default_rng(0)
+        made = [_of_shape(rng, a, shape, {}, use) for a, shape, use in zip(primals, changed, uses, strict=True)]
+        if words and not any(a is None for a in made) and (changed is shapes or takes(changed)):
+            yield f"length {', '.join(words)}", tuple(made)
 
 
 def replaced(primals, uses, lengths, words):
