@@ -36,14 +36,14 @@ EXACT = names(
     "abs argmax argmin and bitcast_convert_type broadcast_in_dim ceil clamp concatenate conj copy copy_p cummax cummin "
     "device_put dynamic_slice dynamic_update_slice eq expand_dims floor full gather ge gt imag iota is_finite le lt "
     "max min ne neg not optimization_barrier or pad pvary random_bits random_unwrap random_wrap real reduce_and "
-    "reduce_max reduce_min reduce_or reduce_precision reshape rev round scatter select_and_gather_add select_n "
+    "reduce_max reduce_min reduce_or reduce_precision rem reshape rev round scatter select_and_gather_add select_n "
     "sharding_constraint sign slice sort split squeeze stop_gradient top_k transpose xor"
 )
 # These round once for every element they give.  All other primitives (sums, products of matrices, decompositions,
 # special functions by series) may lose digits inside, as if their operands had been rounded as well.
 ELEMENTWISE = names(
     "acos acosh add add_any asin asinh atan atan2 atanh cbrt complex convert_element_type cos div erf exp "
-    "expm1 integer_pow log log1p logistic mul nextafter pow rem rsqrt sin sqrt square sub tan tanh"
+    "expm1 integer_pow log log1p logistic mul nextafter pow rsqrt sin sqrt square sub tan tanh"
 )
 
 SERIES = names(
@@ -162,6 +162,8 @@ def evaluate(closed, arguments, noise: Callable) -> list:
 class _Noisy:
     """Evaluates an equation, and moves what it rounds."""
 
+    moves = True
+
     def __init__(self, noise: Callable):
         self.noise = noise
 
@@ -171,6 +173,8 @@ class _Noisy:
         if rounds and name not in ELEMENTWISE:
             exact = ORDERS.get(name, 0)
             inputs = [*inputs[:exact], *(self.noise(value, ulps) for value in inputs[exact:])]
+        if name == "pow" and all(jnp.issubdtype(jnp.result_type(a), jnp.floating) for a in inputs):
+            inputs = inputs[0], jnp.where(inputs[0] < 0, lax.round(inputs[1]), inputs[1])  # there is no other power
         outputs = bind(equation, inputs)
         return [self.noise(value, ulps) for value in outputs] if rounds else outputs
 

@@ -1,5 +1,6 @@
 """Walking through a traced function equation by equation, into loops, branches and calls."""
 
+import functools
 from collections.abc import Callable, Iterator
 
 import jax
@@ -53,9 +54,8 @@ def called(equation):
 
 def settles(closed) -> bool:
     """Whether a traced function has a loop that goes on until some number is small enough."""
-    loops = [e for e in equations(closed) if e.primitive.name == "while"] if closed is not None else []
-    asked = [inner for loop in loops for inner in loop.params["cond_jaxpr"].jaxpr.eqns]
-    return any(jax.dtypes.issubdtype(atom.aval.dtype, np.floating) for inner in asked for atom in inner.invars)
+    loops = [e.params for e in equations(closed) if e.primitive.name == "while"] if closed is not None else []
+    return any(_asks(inner) and not _counts(loop, inner) for loop in loops for inner in equations(loop["cond_jaxpr"]))
 
 
 def settled(closed, arguments):
@@ -67,29 +67,59 @@ def settled(closed, arguments):
 
     def loop(params, inputs, inside):
         outputs = _while(params, inputs, inside)
-        ask, start = inputs[: params["cond_nconsts"]], inputs[params["cond_nconsts"] + params["body_nconsts"] :]
-        before, after = (_compared(params["cond_jaxpr"], [*ask, *carry]) for carry in (start, outputs))
-        found = jnp.any(jnp.asarray([jnp.any(x != y) for x, y in zip(before, after, strict=True)] or [True]))
-        floats = [a for a in outputs if jax.dtypes.issubdtype(jnp.result_type(a), np.inexact)]
-        ends.append(jnp.all(jnp.asarray([found, *(jnp.all(jnp.isfinite(a)) for a in floats)])))
+        ask, _, start, _ = _parts_of_while(params, inputs)
+        before, after = (_compared(params, [*ask, *carry]) for carry in (start, outputs))
+        ends.append(jnp.any(jnp.asarray([jnp.any(x != y) for x, y in zip(before, after, strict=True)] or [True])))
         return outputs
 
     walk(closed, arguments, control=_CONTROL | {"while": loop})
     return jnp.all(jnp.asarray([True, *ends]))
 
 
-def _compared(closed, arguments) -> list:
-    """What each comparison of floats in a condition says."""
+def _compared(loop, arguments) -> list:
+    """What each comparison of floats in the condition of a loop says."""
     found = []
 
     def noted(equation, inputs):
         outputs = bind(equation, inputs)
-        if equation.primitive.name in _COMPARES and kind_of(equation.invars[0].aval) == "float":
+        if _asks(equation) and not _counts(loop, equation):
             found.append(outputs[0])
         return outputs
 
-    walk(closed, arguments, noted)
+    walk(loop["cond_jaxpr"], arguments, noted)
     return found
+
+
+def _asks(equation) -> bool:
+    """Whether it compares floats."""
+    return equation.primitive.name in _COMPARES and kind_of(equation.invars[0].aval) == "float"
+
+
+def _counts(loop, comparison) -> bool:
+    """Whether what a condition compares stays as it is, or is counted."""
+    ask, counted = loop["cond_jaxpr"].jaxpr.invars, [True] * loop["cond_nconsts"] + _counters(loop)[0]
+    known = {id(atom) for atom, counts in zip(ask, counted, strict=True) if counts}
+    return all(hasattr(atom, "val") or id(atom) in known for atom in comparison.invars)
+
+
+def _counters(loop) -> tuple[list[bool], frozenset]:
+    """Which numbers of a loop stay as they are, or move by the same number in every step; the equations that do it."""
+    body, steps = loop["body_jaxpr"].jaxpr, set()
+    made = {id(out): equation for equation in body.eqns for out in equation.outvars}
+
+    def evenly(after, before):
+        if after is before or hasattr(after, "val"):
+            return True
+        step = made.get(id(after))
+        if step is None or step.primitive.name not in ("add", "sub", "select_n"):
+            return False
+        if step.primitive.name == "select_n":  # lanes under vmap, each of which ends where it has to
+            return all(evenly(case, before) for case in step.invars[1:])
+        adds = any(a is before for a in step.invars) and all(a is before or hasattr(a, "val") for a in step.invars)
+        steps.update({id(step)} if adds else ())
+        return adds
+
+    return list(map(evenly, body.outvars, body.invars[loop["body_nconsts"] :])), frozenset(steps)
 
 
 def bind(equation, inputs, **changed) -> list:
@@ -108,12 +138,16 @@ def walk(
     constant: Callable = lambda value: value,
     enter: Callable = called,
     control: dict | None = None,
+    plainly: frozenset = frozenset(),
 ) -> list:
     """Run a traced function with `apply(equation, inputs) -> outputs` for every equation that computes.
 
     Loops, branches and what `enter` gives of a call are entered; constants pass through `constant`.  Where `apply` has
-    a method `during(step)`, that is what applies in a step of a loop.  `control` are loops and branches in other words.
+    a method `during(step)`, that is what applies in a step of a loop; where it `moves` results at random, a loop goes
+    on for as long as it would without.  `control` are loops and branches in other words; `plainly` names equations
+    by their `id` that are left as they are.
     """
+    run = control or (_PACED if getattr(apply, "moves", False) else _CONTROL)
     jaxpr, constants = open_jaxpr(closed)
     start = [*map(constant, constants), *arguments]
     known = dict(zip([*jaxpr.constvars, *jaxpr.invars], start, strict=True))
@@ -121,19 +155,19 @@ def walk(
     def read(atom):
         return constant(_literal(atom)) if hasattr(atom, "val") else known[atom]
 
-    def inside(closed, arguments, step=None, control=None):
+    def inside(closed, arguments, step=None, **more):
         during = apply if step is None or not hasattr(apply, "during") else apply.during(step)
-        return walk(closed, arguments, during, constant, enter, control)
+        return walk(closed, arguments, during, constant, enter, **more)
 
     for equation in jaxpr.eqns:
         with written_at(equation, closed):
             inputs = [read(atom) for atom in equation.invars]
             if equation.primitive.name in _CONTROL:
-                outputs = (control or _CONTROL)[equation.primitive.name](equation.params, inputs, inside)
+                outputs = run[equation.primitive.name](equation.params, inputs, inside)
             elif (function := enter(equation)) is not None:
                 outputs = inside(function, inputs, control=control)
             else:
-                outputs = apply(equation, inputs)
+                outputs = (bind if id(equation) in plainly else apply)(equation, inputs)
             known.update(zip(equation.outvars, outputs, strict=True))
     return [read(atom) for atom in jaxpr.outvars]
 
@@ -161,9 +195,7 @@ def _scan(params, inputs, inside):
 
 
 def _while(params, inputs, inside):
-    split = params["cond_nconsts"]
-    ask, fixed = inputs[:split], inputs[split : split + params["body_nconsts"]]
-    together = params["cond_jaxpr"].out_avals[0].shape == ()
+    ask, fixed, start, together = _parts_of_while(params, inputs)
 
     def goes_on(carry):
         return inside(params["cond_jaxpr"], [*ask, *carry])[0]
@@ -172,13 +204,38 @@ def _while(params, inputs, inside):
         new = inside(params["body_jaxpr"], [*fixed, *carry])
         return new if together else [_where(goes_on(carry), a, b) for a, b in zip(new, carry, strict=True)]
 
-    start = inputs[split + params["body_nconsts"] :]
     return lax.while_loop(goes_on if together else lambda carry: jnp.any(goes_on(carry)), body, start)
+
+
+def _paced(params, inputs, inside):
+    """Beside the same loop where nothing is moved, which says when to end: what moves may never be small enough.
+
+    Nor does a counter move.
+    """
+    ask, fixed, start, together = _parts_of_while(params, inputs)
+    _, steps = _counters(params)
+
+    def goes_on(still):
+        return walk(params["cond_jaxpr"], [*ask, *still])[0]
+
+    def body(both):
+        still, moved = ([*fixed, *carry] for carry in both)
+        new = walk(params["body_jaxpr"], still), inside(params["body_jaxpr"], moved, plainly=steps)
+        return new if together else jax.tree.map(functools.partial(_where, goes_on(both[0])), new, both)
+
+    return lax.while_loop(lambda both: jnp.any(goes_on(both[0])), body, (start, start))[1]
+
+
+def _parts_of_while(params, inputs):
+    """What its condition and its body are given, what it starts from, and whether all lanes go on together."""
+    split = params["cond_nconsts"]
+    middle = split + params["body_nconsts"]
+    return inputs[:split], inputs[split:middle], inputs[middle:], params["cond_jaxpr"].out_avals[0].shape == ()
 
 
 def _where(still, new, old):
     """Under vmap each lane goes on for as long as it has to, and keeps what it has from then on."""
-    return jnp.where(jnp.reshape(still, (*jnp.shape(still), *[1] * (jnp.ndim(new) - jnp.ndim(still)))), new, old)
+    return lax.select(lax.broadcast_in_dim(still, jnp.shape(new), range(jnp.ndim(still))), new, old)
 
 
 def _cond(params, inputs, inside):
@@ -188,3 +245,4 @@ def _cond(params, inputs, inside):
 
 _COMPARES = names("gt ge lt le")
 _CONTROL = {"scan": _scan, "while": _while, "cond": _cond}
+_PACED = _CONTROL | {"while": _paced}
