@@ -13,10 +13,10 @@ def excuse(session, trial, dtype, place, value, apart) -> tuple[str, str] | None
     """The verdict on a cotangent that is off; None where it is wrong."""
     if trial.words.startswith("length 0") and not np.isfinite(value).all():
         return "abstained", "of nothing at all: not finite, as a mean of no numbers"
+    if not trial.given and _searched(session, trial, dtype, place, apart):
+        return "abstained", "what searches is as exact as it stops, and half of the digits are left here"
     if place is None:  # of an output
         return None
-    if not trial.given and _searched(session, trial, dtype, apart):
-        return "abstained", "what searches is as exact as it stops, and half of the digits are left here"
     return _digits_lost(session, trial, dtype, place, apart) or _overflows(session, trial, dtype, place, value)
 
 
@@ -38,10 +38,13 @@ def no_slope(session, trial, dtype, place, value, answer) -> dict | None:
     return {"ratio": np.inf, "message": message, "fault": None if np.isfinite(value).all() else "not_finite"}
 
 
-def _searched(session, trial, dtype, apart):
-    local, bars = session.local(trial.primals, dtype), session.measured(trial, dtype).truth[1]
-    half = np.sqrt(unit(local.unit)) * max((scale(bar) for bar in bars if bar is not None), default=0.0)
-    return apart.absolute <= half and session.searches
+def _searched(session, trial, dtype, place, apart):
+    """Whether half of the digits are left of what a search found."""
+    if not session.searches:
+        return False
+    sizes = [scale(a) for a in session.measured(trial, dtype).truth[place is not None] if a is not None]
+    half = np.sqrt(unit(session.local(trial.primals, dtype).unit))
+    return apart.absolute <= half * max(sizes, default=0.0)
 
 
 def _digits_lost(session, trial, dtype, place, apart):

@@ -19,7 +19,7 @@ from .precision import compiled
 from .pullback import program, pull
 from .subject import Subject, Unusable
 from .tracing.interpreter import equations, open_jaxpr, settled, settles, walk
-from .tracing.widening import CannotWiden, coarsest, kind, steadied, widened
+from .tracing.widening import CannotWiden, coarsest, kind, steadied, unstopped, widened
 
 
 class Local:
@@ -128,6 +128,15 @@ class Local:
     def stops_gradient(self) -> bool:
         """Whether the definition holds something constant on purpose."""
         return "stop_gradient" in str(self.equations)
+
+    def unstopped(self, primals, cotangent):
+        """The cotangents if no gradient were stopped; in forward mode where the stop is what reverse mode needs."""
+        free = unstopped(self.equations)
+        try:
+            with jax.enable_x64(True):
+                return pull(free, primals, cotangent)[1]
+        except (ValueError, NotImplementedError):
+            return ORACLES["jacfwd"].__wrapped__(free)(primals, cotangent).value
 
     def settles_at(self, primals, cotangent=None) -> bool:
         """Whether the loops of the definition, or with a cotangent of the derivative by hand, find what they search."""

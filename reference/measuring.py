@@ -88,6 +88,8 @@ def _around(local, trial, rows, estimates, by_differences):
             return None
         moved = [np.abs(other - bar) for other in others]
         rounding = SLACK * (error + u * max(scale(bar), size) + floor)
+        if by_differences and by_steps:  # it ends in steps, which differences show, and tell nothing where they do not
+            rounding = rounding + np.where(bar == 0, np.inf, scale(bar) / SLACK)
         return more * (np.max([np.zeros_like(bar), *moved], axis=0) + rounding)
 
     size = u * max([scale(a) for a in (*trial.primals, *out) if floating(a)], default=0.0)

@@ -13,6 +13,7 @@ import jax
 import numpy as np
 
 from .allowance import COPIES, SLACK, Yardstick, scale, unit, yardsticks
+from .blame import by_differences
 from .discrepancy import discrepancy, tells
 from .excuses import excuse, no_slope
 from .finding import CannotTell, Finding
@@ -22,10 +23,9 @@ from .measuring import measure
 from .oracles.differences import COORDINATES
 from .oracles.estimates import Abstains
 from .profiles import Profile
-from .pullback import pull, stacked_pullback, to_numpy
+from .pullback import stacked_pullback, to_numpy
 from .subject import Subject
 from .tracing.interpreter import settles
-from .tracing.widening import unstopped
 from .trials import GIVEN, Trial, cotangents
 from .trials.kept import is_mask
 from .trials.wholes import together, uses
@@ -194,7 +194,7 @@ class Session:
         Asked once, at the first failure; a definition with stop_gradient means what its autodiff says, unless that
         would contradict differences without the stop as well.
         """
-        if self._asked or not self.local(trial.primals, dtype).reverse:
+        if self._asked or self.by_differences:
             return False
         self._asked = True
         local, at, yardstick = self.local(trial.primals, dtype), self.rounded(trial, dtype), self.measured(trial, dtype)
@@ -203,18 +203,13 @@ class Session:
             return False
         free = estimate.value
         if local.stops_gradient:
-            with jax.enable_x64(True):
-                free = pull(unstopped(local.equations), at.primals, at.cotangent)[1]
+            free = local.unstopped(at.primals, at.cotangent)
         at_fault, meant = False, local.stops_gradient
         for i, chosen in enumerate(self.subject.differentiated):
             if chosen and not malformed(answer[1][i], self._like(i, trial, dtype)):
-                value, allowed = estimate.value[i], SLACK * estimate.error[i] + yardstick.allowance[1][i]
-                with np.errstate(invalid="ignore"):
-                    contradicted = np.any(np.abs(yardstick.truth[1][i] - value) > allowed)
-                    rounded = allowed + SLACK * unit(local.unit) * scale(value)  # which autodiff's zeros say nothing of
-                    agrees = np.all(np.abs(np.asarray(answer[1][i], np.float64) - value) <= rounded)
-                    meant &= bool(np.all(np.abs(np.asarray(free[i], np.float64) - value) <= allowed))
-                at_fault |= bool(contradicted and agrees)
+                about = yardstick.truth[1][i], estimate.value[i], SLACK * estimate.error[i] + yardstick.allowance[1][i]
+                contradicted, bound = by_differences(answer[1][i], *about, free[i], local.unit, self.searches)
+                at_fault, meant = at_fault or contradicted, meant and bound
         self.by_differences = at_fault and not meant
         return self.by_differences
 

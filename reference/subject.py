@@ -18,7 +18,9 @@ from manual_backprop.rule import Rule
 from manual_backprop.signature import kind_of
 
 from .oracles.outside import NeitherWay, outside
+from .tracing.interpreter import settles
 from .tracing.widening import kind
+from .trials.kept import is_symmetric
 
 FLOATS = ("float", "complex")
 
@@ -193,7 +195,32 @@ class Subject:
 
     def __call__(self, *primals):
         """The float outputs of the function at real leaves, complex ones split in two."""
-        return real_outputs(self.function(*self.assemble(primals)))
+        return real_outputs(self.function(*self.assemble(self._mirrored(primals))))
+
+    @functools.cached_property
+    def _symmetric(self) -> list[int]:
+        """The leaves that a search is given as symmetric matrices: conjugate gradients are no solver of others.
+
+        What such a search does beside them is nobody's business; its derivative is one along symmetric matrices, and
+        any two that differ by an antisymmetric matrix are the same.
+        """
+        complex_too = any(kind(leaf.dtype) == "complex" for leaf in self.leaves)
+        if complex_too or self.outside:
+            return []
+        found = [i for i, a in enumerate(self.example) if self.differentiated[i] and is_symmetric(a)]
+        if not found:
+            return []
+        traced = jax.make_jaxpr(lambda *primals: real_outputs(self.function(*self.assemble(primals))))(
+            *self.cast(self.example, self.dtype)
+        )
+        return found if settles(traced) else []
+
+    def _mirrored(self, primals):
+        """The same, where a search needs symmetric matrices made symmetric: which those that come are."""
+        square = [
+            i for i in self._symmetric if np.ndim(primals[i]) > 1 and primals[i].shape[-1] == primals[i].shape[-2]
+        ]
+        return [(a + jnp.swapaxes(a, -1, -2)) / 2 if i in square else a for i, a in enumerate(primals)]
 
     def vjp(self, function: Callable, primals):
         """jax.vjp with respect to the leaves that are differentiated: (output, cotangent -> one cotangent per leaf).
@@ -216,7 +243,7 @@ class Subject:
 
     def plain(self, *primals):
         """The same of the plain implementation that was given."""
-        return real_outputs(self.truth(*self.assemble(primals)))
+        return real_outputs(self.truth(*self.assemble(self._mirrored(primals))))
 
     @property
     def traceable(self) -> Callable:

@@ -54,7 +54,9 @@ SLOPES = ("differences", "complex_step")
 
 
 def _must_not_be_a_convention(session, trial, dtype):
-    """At a kink an oracle has a choice of its own, or the slope of no side."""
+    """At a kink an oracle has a choice of its own, or the slope of no side; in float64 it may see another function."""
+    if session.function_fails(trial, dtype, session.answer(trial, dtype)):
+        raise CannotTell(f"the function itself is off in {dtype}, or another in float64, as one whose draws differ")
     found = list(session.judge("kinks", trial, dtype, session.answer(trial, dtype), outputs=False, remember=False))
     if (id(trial), dtype) in session.kinked and all(finding.verdict != "wrong" for finding in found):
         raise CannotTell("the example lies on a kink, where the derivative is a convention: see truth")
@@ -131,6 +133,8 @@ def taylor(session: Session) -> Iterator[Finding]:
     local, bars = session.local(trial.primals, dtype), session.answer(trial, dtype)[1]
     if local.stops_gradient:
         raise CannotTell("the definition stops a gradient: its derivative need not be its slope")
+    if session.by_differences and session.searches:
+        raise CannotTell("a search ends in steps, and they leave a remainder of their own")
     _must_not_be_a_convention(session, trial, dtype)
     at = session.rounded(trial, dtype)
     rng = np.random.default_rng(session.seed)

@@ -93,6 +93,16 @@ def _symmetric(a):
     return _square(a) and _near(a, _turned(a)) and bool(np.any(a))
 
 
+def is_symmetric(array) -> bool:
+    """Whether an array is a symmetric matrix, or several, and not one number or zeros.
+
+    >>> is_symmetric([[2.0, 1.0], [1.0, 2.0]]), is_symmetric([[2.0, 1.0], [0.0, 2.0]])
+    (True, False)
+    """
+    a = np.asarray(array, np.float64)
+    return bool(np.isfinite(a).all()) and _symmetric(a)
+
+
 def _definite(a):
     return _symmetric(a) and bool(np.all(np.linalg.eigvalsh(a) > 0))
 

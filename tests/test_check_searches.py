@@ -1,0 +1,57 @@
+"""Searches: what ends when a number is small enough has no derivative of its own worth asking for."""
+
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from jax import lax
+
+from manual_backprop.reference import check
+from tests.detection.case import by_hand
+
+
+def conjugate_gradients(a, b):
+    """The solution of a x = b for a symmetric, definite a; of any other it is no solution."""
+
+    def body(state):
+        x, r, p, size, count = state
+        q = a @ p
+        step = size / (p @ q)
+        r = r - step * q
+        left = r @ r
+        return x + step * p, r, r + left / size * p, left, count + 1
+
+    def goes_on(state):
+        return (state[3] > 1e-12 * (b @ b)) & (state[4] < 200)
+
+    return lax.while_loop(goes_on, body, (jnp.zeros_like(b), b, b, b @ b, 0))[0]
+
+
+def solving(bar):
+    def forward(a, b):
+        x = conjugate_gradients(a, b)
+        return x, (a, x)
+
+    def backward(saved, g):
+        w = conjugate_gradients(saved[0], g)
+        return bar(w, saved[1]), w
+
+    return by_hand(conjugate_gradients, forward, backward)
+
+
+BARS = {
+    "as of any matrix": (lambda w, x: -jnp.outer(w, x), True),
+    "made symmetric": (lambda w, x: -(jnp.outer(w, x) + jnp.outer(x, w)) / 2, True),
+    "twice the symmetric part": (lambda w, x: -(jnp.outer(w, x) + jnp.outer(x, w)), False),
+}
+
+
+@pytest.mark.parametrize("name", BARS)
+def test_of_a_search_among_symmetric_matrices_the_derivative_is_one_along_them(name):
+    bar, right = BARS[name]
+    half = np.random.default_rng(0).normal(size=(4, 4))
+    a, b = np.float32(half @ half.T + 2 * np.eye(4)), np.float32([1.0, -0.5, 2.0, 0.25])
+    checks = ("value", "truth", "values", "jacobian", "differences", "adjoint_identity", "taylor")
+    result = check(solving(bar), a, b, checks=checks, reproduce=False)
+    assert result.ok == right, result
+    judged = {finding.check for finding in result.findings if finding.verdict != "abstained"}
+    assert {"truth", "values", "differences", "taylor"} <= judged
