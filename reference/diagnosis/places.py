@@ -13,6 +13,7 @@ from .arrays import known
 from .failure import Explanation, Failure, over
 
 ASKED = 2  # other primals
+SOME = "at some elements "  # not at all that stand there
 CHANCE = 1000  # a pattern is said where fewer than one in so many random sets of places would show it
 
 
@@ -22,7 +23,8 @@ def not_finite(failure: Failure):
         return None
     text = f"{bad.sum()} of {bad.size} elements are not finite, the truth is"
     told = None if bad.all() else condition(bad, values(failure)) or place(bad)
-    return Explanation("not_finite", f"{text}: exactly {told[1]}" if told else text)
+    exactly = "" if told and told[1].startswith(SOME) else "exactly "
+    return Explanation("not_finite", f"{text}: {exactly}{told[1]}" if told else text)
 
 
 def located(failure: Failure):
@@ -31,7 +33,9 @@ def located(failure: Failure):
     if wrong.all() or not wrong.any():
         return None
     told = place(wrong)
-    if not told or not all(not other.any() or place(other) == told for _, other in asked(failure)):
+    others = [other.wrong for other in failure.elsewhere() if other.truth.shape == wrong.shape]
+    others += [other for _, other in asked(failure)] if told else []
+    if not told or not all(not other.any() or other.all() or place(other) == told for other in others):
         return None
     return Explanation("located", f"wrong {told[1]} alone{_zero(failure, wrong)}")
 
@@ -52,7 +56,7 @@ def conditioned(failure: Failure):
     ratio = over(failure.got, failure.truth, failure.allowance)
     jumps = bool(ratio[wrong].min() > SLACK)  # an error that grows smoothly has no threshold
     told = condition(wrong, own, jumps=jumps)
-    if told is None and failure.at is not None:
+    if (told is None or told[0] != "kink") and failure.at is not None:
         elsewhere = [(values(other), mask) for other, mask in asked(failure) if mask.any() and not mask.all()]
         if elsewhere:
             told = condition(wrong, own, elsewhere, jumps)
@@ -117,7 +121,7 @@ def place(wrong: np.ndarray) -> tuple[str, str] | None:
     ]
     whole = next((words for all_there, words in told if all_there), None)
     two = None if whole else _two_axes(wrong)
-    return two or (("located", whole or told[0][1]) if told else None)
+    return two or (("located", whole or f"{SOME}{told[0][1]}") if told else None)
 
 
 def _along(places, length) -> str | None:
