@@ -16,7 +16,7 @@ from manual_backprop.signature import kind_of
 from .oracles import ORACLES
 from .oracles.outside import OUTSIDE, called_back
 from .precision import compiled
-from .pullback import program, pull
+from .pullback import program, pull, to_numpy
 from .subject import Subject, Unusable
 from .tracing.interpreter import equations, open_jaxpr, settled, settles, walk
 from .tracing.widening import CannotWiden, coarsest, kind, steadied, unstopped, widened
@@ -130,13 +130,21 @@ class Local:
         return "stop_gradient" in str(self.equations)
 
     def unstopped(self, primals, cotangent):
-        """The cotangents if no gradient were stopped; in forward mode where the stop is what reverse mode needs."""
+        """The cotangents if no gradient were stopped; None where the function does not run so.
+
+        In forward mode where the stop is what reverse mode needs.
+        """
         free = unstopped(self.equations)
-        try:
-            with jax.enable_x64(True):
-                return pull(free, primals, cotangent)[1]
-        except (ValueError, NotImplementedError):
-            return ORACLES["jacfwd"].__wrapped__(free)(primals, cotangent).value
+        for way in (
+            functools.partial(pull, free),
+            lambda *both: (None, ORACLES["jacfwd"].__wrapped__(free)(*both).value),
+        ):
+            try:
+                with jax.enable_x64(True):
+                    return to_numpy(way(primals, cotangent)[1])
+            except Exception:  # what a stranger's rule has against a tangent that it never saw
+                continue
+        return None
 
     def settles_at(self, primals, cotangent=None) -> bool:
         """Whether the loops of the definition, or with a cotangent of the derivative by hand, find what they search."""

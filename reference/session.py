@@ -203,7 +203,7 @@ class Session:
             return False
         free = estimate.value
         if local.stops_gradient:
-            free = local.unstopped(at.primals, at.cotangent)
+            free = local.unstopped(at.primals, at.cotangent) or free
         at_fault, meant = False, local.stops_gradient
         for i, chosen in enumerate(self.subject.differentiated):
             if chosen and not malformed(answer[1][i], self._like(i, trial, dtype)):

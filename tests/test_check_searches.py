@@ -55,3 +55,27 @@ def test_of_a_search_among_symmetric_matrices_the_derivative_is_one_along_them(n
     assert result.ok == right, result
     judged = {finding.check for finding in result.findings if finding.verdict != "abstained"}
     assert {"truth", "values", "differences", "taylor"} <= judged
+
+
+def refined(a):
+    """The root of x + x³ = a: searched behind a stopped gradient, and one step of Newton's that hears a."""
+
+    def body(x):
+        return x - (x + x**3 - a) / (1 + 3 * x**2)
+
+    def goes_on(x):
+        return jnp.max(jnp.abs(x + x**3 - a)) > 1e-6 * jnp.max(1 + jnp.abs(a))
+
+    return body(lax.stop_gradient(lax.while_loop(goes_on, body, jnp.cbrt(a))))
+
+
+def test_a_search_behind_a_stopped_gradient_is_judged_and_does_not_raise():
+    def forward(a):
+        x = refined(a)
+        return x, x
+
+    function = by_hand(refined, forward, lambda x, g: (g / (1 + 3 * x**2),))
+    result = check(function, np.float32([0.5, -2.0, 1.5]), checks=("value", "truth", "second_order"))
+    assert result.ok, result
+    wrong = by_hand(refined, forward, lambda x, g: (g / (2 + 3 * x**2),))
+    assert not check(wrong, np.float32([0.5, -2.0, 1.5]), checks="truth", reproduce=False).ok
