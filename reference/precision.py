@@ -19,7 +19,7 @@ import numpy as np
 from jax import lax
 
 from .programs import compiled as compiled  # what is traced here is compiled so
-from .tracing.interpreter import bind, names, walk
+from .tracing.interpreter import bind, equations, names, walk
 
 # XLA's elementary functions on CPU in float64, each against 50 digits at 300 points: at most 2.1 units of eps
 # (sinh); add, multiply and divide are right to half a unit.  Special functions summed from series, measured in the
@@ -156,7 +156,19 @@ def evaluate(closed, arguments, noise: Callable) -> list:
     Operands go through it as well where a primitive may lose digits inside.
     """
 
-    return walk(closed, arguments, _Noisy(noise))
+    return walk(closed, arguments, _Noisy(noise, _counts(closed)))
+
+
+def _counts(closed) -> bool:
+    """Whether floats become whole numbers somewhere: places in an array, which a rounding error must not move."""
+    return any(
+        e.primitive.name in COUNTING
+        or (e.primitive.name == "convert_element_type" and jnp.issubdtype(e.params["new_dtype"], jnp.integer))
+        for e in equations(closed)
+    )
+
+
+COUNTING, WHOLE = names("floor ceil round"), names("add sub mul")
 
 
 class _Noisy:
@@ -164,11 +176,14 @@ class _Noisy:
 
     moves = True
 
-    def __init__(self, noise: Callable):
-        self.noise = noise
+    def __init__(self, noise: Callable, counts: bool = False):
+        self.noise, self.counts = noise, counts
 
     def __call__(self, equation, inputs):
         name = equation.primitive.name
+        if self.counts and name in WHOLE:
+            (out,) = bind(equation, inputs)
+            return [self._unless_whole(inputs, out)]
         rounds, ulps = name not in EXACT, ULPS_OF.get(name, ULPS)
         if rounds and name not in ELEMENTWISE:
             exact = ORDERS.get(name, 0)
@@ -180,4 +195,14 @@ class _Noisy:
 
     def during(self, step):
         """The same in one step of a loop, if the noise tells its steps apart."""
-        return _Noisy(self.noise.during(step)) if hasattr(self.noise, "during") else self
+        return _Noisy(self.noise.during(step), self.counts) if hasattr(self.noise, "during") else self
+
+    def _unless_whole(self, inputs, out):
+        """Moved, but for what is exact: a sum or a product of whole numbers, as long as rounding is less than one."""
+        moved = self.noise(out, ULPS)
+        if not jnp.issubdtype(jnp.result_type(out), jnp.floating):
+            return moved
+        exact = lax.abs(moved - out) < 1
+        for a in inputs:
+            exact &= lax.floor(jnp.asarray(a, out.dtype)) == a
+        return jnp.where(exact, out, moved)

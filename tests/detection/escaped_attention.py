@@ -31,13 +31,13 @@ def attention_case(scores_bar):
     return by_hand(attention, keeping(attention), backward)
 
 
-@wrong("located", "missing_sum", "missing_path", "permuted", "missing_term", args=QKV)
+@wrong("located", "missing_sum", "missing_path", "permuted", "missing_term", "local_derivative", args=QKV)
 def attention_delta_summed_over_all_queries():
     """delta is one number for all rows.  Source: ports of flash attention that reduce over the whole tile."""
     return attention_case(lambda p, dp, delta: p * (dp - jnp.mean(delta)))
 
 
-@wrong("missing_term", "local_derivative", "wrong_residual", args=QKV)
+@wrong("missing_term", "local_derivative", "wrong_residual", "factor", args=QKV)
 def attention_delta_of_the_weights_after_dropout():
     """delta uses weights that dropout has rescaled.  Source: aws-neuron/nki-samples pull 81."""
     return attention_case(lambda p, dp, delta: p * (dp - delta / 0.9))

@@ -248,7 +248,7 @@ def weight_shared_by_a_batch_heard_from_its_mean():
     return by_hand(lambda x, w: x @ w, keeping(lambda x, w: x @ w), backward)
 
 
-@wrong("structure", "dtype", "raised", args="bf16[6] f32[6]")
+@wrong("structure", "dtype", "raised", "cancellation", args="bf16[6] f32[6]")
 def mixed_product_whose_cotangents_have_one_dtype():
     """A half-precision argument receives single precision.  Source: mixed-precision Functions of apex."""
 
