@@ -134,7 +134,10 @@ class Local:
 
         In forward mode where the stop is what reverse mode needs.
         """
-        free = unstopped(self.equations)
+        try:
+            free = unstopped(self.equations)
+        except CannotWiden:
+            return None
         for way in (
             functools.partial(pull, free),
             lambda *both: (None, ORACLES["jacfwd"].__wrapped__(free)(*both).value),
