@@ -80,15 +80,15 @@ def _around(local, trial, rows, estimates, by_differences):
     out, bars = outs[0], estimates[0].value
 
     # Differences of a number that does not move are as exact as those of numbers that do.
-    by_steps = by_differences or settles(local.equations)  # a search that ends leaves something, however small
-    least_size = max((scale(bar) for bar in bars if bar is not None), default=0.0) * by_steps
+    searches = settles(local.equations)  # a search that ends leaves something, however small
+    least_size = max((scale(bar) for bar in bars if bar is not None), default=0.0) * (by_differences or searches)
 
     def allowed(bar, error, size, *others):
         if bar is None:
             return None
         moved = [np.abs(other - bar) for other in others]
         rounding = SLACK * (error + u * max(scale(bar), size) + floor)
-        if by_differences and by_steps:  # it ends in steps, which differences show, and tell nothing where they do not
+        if by_differences and searches:  # it ends in steps, which differences show, and tell nothing where they do not
             rounding = rounding + np.where(bar == 0, np.inf, scale(bar) / SLACK)
         return more * (np.max([np.zeros_like(bar), *moved], axis=0) + rounding)
 
