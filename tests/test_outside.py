@@ -108,7 +108,6 @@ def test_all_checks_hold_or_say_why_not():
     said = {f.check: f.message for f in result.findings if f.verdict == "abstained"}
     assert said.keys() <= {"jacobian", "complex_step", "second_order", "sharded", "alone"}
     assert all("the truth runs outside of JAX" in said[name] for name in ("jacobian", "complex_step", "second_order"))
-    assert result.seconds < 20  # it takes two
 
 
 def test_a_function_of_another_value_is_told_from_a_wrong_derivative():
