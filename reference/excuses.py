@@ -7,6 +7,7 @@ from .discrepancy import discrepancy
 from .tracing.widening import CannotWiden
 
 HUGE = "huge"  # values in the thousands
+OUTERMOST = ("ends", "infinities", "infinite rows", "missing")
 
 
 def excuse(session, trial, dtype, place, value, apart) -> tuple[str, str] | None:
@@ -22,7 +23,7 @@ def excuse(session, trial, dtype, place, value, apart) -> tuple[str, str] | None
 
 def no_slope(session, trial, dtype, place, value, answer) -> dict | None:
     """What is said of a cotangent that differences contradict, of numbers for which autodiff is not finite."""
-    if trial.words == "ends" and not np.isfinite(value).all():
+    if trial.words in OUTERMOST and not np.isfinite(value).all():
         return None  # which need not belong to the domain
     found = session.differences(session.rounded(trial, dtype), dtype)
     if found is None or session.function_fails(trial, dtype, answer):
