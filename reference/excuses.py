@@ -7,7 +7,7 @@ from .discrepancy import discrepancy
 from .tracing.widening import CannotWiden
 
 HUGE = "huge"  # values in the thousands
-OUTERMOST = ("ends", "infinities", "infinite rows", "missing")
+OUTERMOST = ("ends", "infinities", "infinite rows", "missing", HUGE)
 
 
 def excuse(session, trial, dtype, place, value, apart) -> tuple[str, str] | None:
@@ -25,6 +25,9 @@ def no_slope(session, trial, dtype, place, value, answer) -> dict | None:
     """What is said of a cotangent that differences contradict, of numbers for which autodiff is not finite."""
     if trial.words in OUTERMOST and not np.isfinite(value).all():
         return None  # which need not belong to the domain
+    if session.jumps(trial, dtype):  # so it has no slope
+        return None
+    around = session.neighbourhood(trial, dtype)
     found = session.differences(session.rounded(trial, dtype), dtype)
     if found is None or session.function_fails(trial, dtype, answer):
         return None
@@ -32,6 +35,8 @@ def no_slope(session, trial, dtype, place, value, answer) -> dict | None:
     with np.errstate(invalid="ignore"):
         known = ~np.isfinite(truth) & np.isfinite(slope) & np.isfinite(error)
         half = np.sqrt(unit(session.local(trial.primals, dtype).unit))  # what rounding does here, nobody measured
+        if around is not None:  # where the sides have slopes of their own, differences have what lies between
+            known &= ~(np.ptp(around[place], axis=0) > half * scale(np.where(known, around[place], 0)))
         rounding = half * scale(np.where(known, slope, 0))
         if not np.any(known & ~(np.abs(value - slope) <= SLACK * error + rounding)):
             return None
@@ -57,7 +62,9 @@ def _digits_lost(session, trial, dtype, place, apart):
     """
     local, truth = session.local(trial.primals, dtype), session.measured(trial, dtype)
     u, size = unit(local.unit), max(map(scale, truth.truth[0]), default=0.0)
-    few = apart.absolute > min(max(np.sqrt(u), SLACK * u * size), 0.5) * scale(truth.truth[1][place])
+    whole, allowance = scale(truth.truth[1][place]), truth.allowance[1][place]
+    unsure = scale(allowance) > np.sqrt(u) * whole  # rounding alone takes as many: nobody can tell by how many copies
+    few = apart.absolute > min(max(np.sqrt(u), SLACK * u * size), 0.5) * whole and not unsure
     beyond = trial.words == HUGE and np.isfinite(apart.absolute)
     if (trial.given and dtype == session.subject.dtype) or (few and not beyond):
         return None

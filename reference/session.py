@@ -150,6 +150,10 @@ class Session:
         """The cotangents at points close by, stacked along a new first axis: see `neighbours`.  The last is kept."""
         return self._look_around(trial, dtype, tuple(chosen))[0]
 
+    def jumps(self, trial: Trial, dtype: str) -> bool:
+        """Whether the definition jumps beside a trial."""
+        return self._look_around(trial, dtype, ())[1]
+
     def _look_around(self, trial, dtype, chosen, masks_move=False):
         """(the cotangents close by, whether the function jumps there)."""
         key = id(trial), dtype, chosen, masks_move
@@ -325,7 +329,8 @@ class Session:
             moved = () if far is None else focus(trial.primals, place, far, truth)
             around, jumping = self._look_around(trial, dtype, tuple(moved), masks_move)
             verdict = around and between(value, truth, allowance, around[place], primal, unit_of)
-            beside = fits and jumping and verdict and verdict[0] == "wrong"  # where it is another function
+            told = fits or not np.isfinite(truth).all()  # by autodiff, or by nobody
+            beside = told and jumping and verdict and verdict[0] == "wrong"  # where it is another function
             return around, None if beside else verdict
 
         around, verdict = seen(None if fits else value)

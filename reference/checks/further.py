@@ -212,7 +212,7 @@ def _longer(session):
 def _in_a_batch(session):
     """The example in a batch, where the function takes it for one: it gives of all what it gives of each."""
     subject, dtype = session.subject, session.subject.dtype
-    for alone, words in ((False, "every array"), (True, "the first array")):
+    for alone, words in ((False, "every array"), (True, "the arrays with most axes")):
         lanes, axes = batch(subject.example, subject.differentiated, session.uses, session.seed, alone)
         primals = tuple(a[0] if axis is None else np.stack(a) for axis, *a in zip(axes, *lanes, strict=True))
         if not _takes_shapes(session, map(np.shape, primals)):

@@ -145,14 +145,13 @@ def other_values(
 def batch(primals, differentiated, uses, seed: int = 0, alone: bool = False) -> tuple[list[tuple], tuple]:
     """(lanes, axes): primals like these, as many as none of their axes is long, and which of them differ.
 
-    Every array has a batch axis, or the first alone, which is like no other axis; what has no axes has none, as
-    `jax.vmap` says it.
+    Every array has a batch axis, or `alone` those with most axes, whose parameters the others are; what has no axes
+    has none, as `jax.vmap` says it.
     """
     lengths = {n for a in primals for n in np.shape(a)}
     many = next(n for n in itertools.count(2) if n not in lengths)
-    arrays = [i for i, a in enumerate(primals) if np.ndim(a) and kind_of(a) != "key"]
-    first = [i for i in arrays if differentiated[i]][:1]
-    axes = tuple(0 if i in (first if alone else arrays) else None for i in range(len(primals)))
+    least = max(map(np.ndim, primals)) if alone else 1
+    axes = tuple(0 if np.ndim(a) >= least and kind_of(a) != "key" else None for a in primals)
     drawn = (other_values(primals, differentiated, "fresh", seed=seed + i, uses=uses) for i in range(1, many))
     others = [tuple(a if axis is None else b for a, b, axis in zip(primals, lane, axes, strict=True)) for lane in drawn]
     return [tuple(primals), *others], axes
