@@ -113,7 +113,7 @@ def test_a_reproduction_starts_from_the_layer():
 def test_a_run_records_where_the_fault_enters_and_a_small_reproduction():
     network = replaced(build("serial(dense(4), residual(serial(dense(4), tanh)), dense(4))"), (1, 0, 1), _wrong)
     (line,) = [line for line in check_architecture(network, (3, 4), "normal", 0, ("float32",)) if _failed(line)]
-    assert line["diagnosis"].startswith("enters at layer path 1.0.1 (tanh), argument x: off by a factor of 1.5")
+    assert line["diagnosis"].startswith("enters at layer path 1.0.1 (tanh), argument x: off by a factor of 3/2")
     assert "--expression tanh --input '()'" in line["reproduction"]
 
 

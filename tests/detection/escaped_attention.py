@@ -4,7 +4,7 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
-from .case import by_hand, right, wrong
+from .case import by_hand, wrong
 from .escaped_space import as_of, through
 from .halves import keeping
 
@@ -281,23 +281,3 @@ def wkv_bonus_of_the_numerator_alone():
         return lax.scan(step, (zero, zero), (k, v))[1]
 
     return as_of(wkv, other)
-
-
-@right(args="f32[3]>0.1<1 f32[3] f32[5,3] f32[5,3]")
-def wkv_plainly():
-    def other(w, u, k, v):
-        def step(state, kv):
-            k, v = kv
-            a, b = state
-            y = (a + jnp.exp(u + k) * v) / (b + jnp.exp(u + k))
-            return (jnp.exp(-w) * a + jnp.exp(k) * v, jnp.exp(-w) * b + jnp.exp(k)), y
-
-        zero = jnp.zeros_like(u)
-        return lax.scan(step, (zero, zero), (k, v))[1]
-
-    def backward(saved, g):
-        _, u, k, _ = saved
-        top = lax.stop_gradient(jnp.max(jnp.concatenate([k, u + k])))
-        return jax.vjp(lambda w, u, k, v: other(w, u, k - top, v), *saved)[1](g)
-
-    return by_hand(wkv, keeping(wkv), backward)
