@@ -4,10 +4,10 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from detection.case import by_hand
 from jax import lax
 
 from manual_backprop.reference import check
-from tests.detection.case import by_hand
 
 X = np.float32([0.5, 0.125, -0.375, 0.25])
 

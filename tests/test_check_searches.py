@@ -3,10 +3,10 @@
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from detection.case import by_hand
 from jax import lax
 
 from manual_backprop.reference import check
-from tests.detection.case import by_hand
 
 
 def conjugate_gradients(a, b):
