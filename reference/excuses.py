@@ -63,7 +63,7 @@ def _digits_lost(session, trial, dtype, place, apart):
     local, truth = session.local(trial.primals, dtype), session.measured(trial, dtype)
     u, size = unit(local.unit), max(map(scale, truth.truth[0]), default=0.0)
     whole, allowance = scale(truth.truth[1][place]), truth.allowance[1][place]
-    unsure = scale(allowance) > np.sqrt(u) * whole  # rounding alone takes as many: nobody can tell by how many copies
+    unsure = scale(allowance) >= whole / 2  # rounding alone leaves no digit: what it may do, a few copies do not tell
     few = apart.absolute > min(max(np.sqrt(u), SLACK * u * size), 0.5) * whole and not unsure
     beyond = trial.words == HUGE and np.isfinite(apart.absolute)
     if (trial.given and dtype == session.subject.dtype) or (few and not beyond):
