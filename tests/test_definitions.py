@@ -230,3 +230,12 @@ def test_forward_and_backward_hold_over_the_whole_range(rule, dtype):
             assert abs(got_y - value) <= allowed, f"y({at}) is {got_y}, but {value} was expected"
             allowed = SLACK * float(finfo.eps) * (max(abs(first), 1) + abs(at * second)) + floor
             assert abs(got_slope - first) <= allowed, f"the slope at {at} is {got_slope}, but {first} was expected"
+
+
+@pytest.mark.parametrize("name", ["softplus", "log_sigmoid"])
+def test_far_out_the_derivative_of_a_definition_keeps_what_is_small(name):
+    """log1p(eˣ) divides by 1 + eˣ on the way back, and a small cotangent was flushed to zero before it came out."""
+    far, small = np.float64(-700.0 if name == "log_sigmoid" else 700.0), np.float64(2.0**-20)
+    with jax.enable_x64(True):
+        pulled = jax.jit(lambda x, y_bar: jax.vjp(RULES[name].definition, x)[1](y_bar)[0])(far, small)
+    assert float(pulled) == small

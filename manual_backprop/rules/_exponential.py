@@ -19,3 +19,11 @@ def logistic(x):
     """
     e = jnp.exp(jnp.where(x >= 0, -x, x))
     return jnp.where(x >= 0, 1, e) / (1 + e)
+
+
+def log_one_plus_exp(x):
+    """log(1 + eˣ), whose value and whose derivatives by autodiff are exact in both tails.
+
+    log1p(eˣ) as it stands divides by 1 + eˣ on the way back, which underflows before it is multiplied with eˣ again.
+    """
+    return jnp.where(x >= 0, x, 0) + jnp.log1p(jnp.exp(jnp.where(x >= 0, -x, x)))

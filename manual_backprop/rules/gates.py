@@ -9,7 +9,7 @@ from jaxtyping import Array, Float
 
 from ..rule import rule
 from ..signature import Kinks
-from ._exponential import exp_minus_one, logistic
+from ._exponential import exp_minus_one, log_one_plus_exp, logistic
 from ._sums import wide
 
 
@@ -126,7 +126,7 @@ def mish(x: Float[Array, "*n"]) -> Float[Array, "*n"]:
     >>> print(mish(jnp.array([0.0, 100.0])))
     [  0. 100.]
     """
-    s = jnp.log1p(jnp.exp(x))
+    s = log_one_plus_exp(x)
     return x * -exp_minus_one(-2 * s) / (1 + jnp.exp(-2 * s))  # tanh s, without the 1 − t² of its derivative
 
 

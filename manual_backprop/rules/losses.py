@@ -7,7 +7,7 @@ from jaxtyping import Array, Float, Int
 
 from ..rule import rule
 from ..signature import Gt, Interval, Kinks, Lt, OneOf, Try
-from ._exponential import logistic
+from ._exponential import log_one_plus_exp, logistic
 from ._sums import log_probabilities, log_softmax_defined, row_sum, wide
 
 
@@ -121,7 +121,7 @@ def sigmoid_binary_cross_entropy(
     >>> print(f"{sigmoid_binary_cross_entropy(jnp.zeros(2), jnp.array([0.0, 1.0])):.6f}")  # log 2
     0.693147
     """
-    return jnp.mean(labels * jnp.log1p(jnp.exp(-logits)) + (1 - labels) * jnp.log1p(jnp.exp(logits)))
+    return jnp.mean(labels * log_one_plus_exp(-logits) + (1 - labels) * log_one_plus_exp(logits))
 
 
 @sigmoid_binary_cross_entropy.def_forward

@@ -7,7 +7,7 @@ from jaxtyping import Array, Float
 
 from ..rule import rule
 from ..signature import Gt, Kinks, Try
-from ._exponential import exp_minus_one
+from ._exponential import exp_minus_one, log_one_plus_exp
 from ._sums import sum_to
 
 Kinked = Annotated[Float[Array, "*n"], Kinks(0.0)]
@@ -205,12 +205,12 @@ def softplus(x: Float[Array, "*n"]) -> Float[Array, "*n"]:
     >>> print(f"{softplus(jnp.array(0.0)):.6f}")  # log 2
     0.693147
     """
-    return jnp.log1p(jnp.exp(x))
+    return log_one_plus_exp(x)
 
 
 @softplus.def_forward
 def _(x):
-    y = jnp.maximum(x, 0) + jnp.log1p(jnp.exp(-jnp.abs(x)))
+    y = log_one_plus_exp(x)
     return y, y
 
 

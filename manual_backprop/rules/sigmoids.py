@@ -7,7 +7,7 @@ from jaxtyping import Array, Float
 
 from ..rule import rule
 from ..signature import Kinks
-from ._exponential import logistic
+from ._exponential import log_one_plus_exp, logistic
 
 
 @rule
@@ -66,12 +66,12 @@ def log_sigmoid(x: Float[Array, "*n"]) -> Float[Array, "*n"]:
     >>> print(f"{log_sigmoid(jnp.array(0.0)):.6f}")  # −log 2
     -0.693147
     """
-    return -jnp.log1p(jnp.exp(-x))
+    return -log_one_plus_exp(-x)
 
 
 @log_sigmoid.def_forward
 def _(x):
-    y = jnp.minimum(x, 0) - jnp.log1p(jnp.exp(-jnp.abs(x)))
+    y = -log_one_plus_exp(-x)
     return y, y
 
 

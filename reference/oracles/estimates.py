@@ -112,13 +112,19 @@ class View:
         return [jax.ShapeDtypeStruct(self.outputs[i].shape, np.float64) for i in self.kept]
 
     def scales(self, floats):
-        """Every coordinate's order of magnitude: the root mean square of its leaf, or 1 where all of it is zero.
+        """Every coordinate's order of magnitude: the root mean square of its row, of its leaf where that is zero, or 1.
 
         What is not finite has none, and does not move.
         """
-        told = [np.isfinite(a) for a in floats]
-        sizes = [np.sqrt(np.mean(np.square(a), where=t)) if t.any() else 1.0 for a, t in zip(floats, told, strict=True)]
-        return [np.where(t, size or 1.0, 0.0) for t, size in zip(told, sizes, strict=True)]
+
+        def one(a):
+            told = np.isfinite(a)
+            squares = np.square(np.where(told, a, 0.0))
+            whole = np.sqrt(np.mean(squares, where=told)) if told.any() else 0.0
+            rows = np.sqrt(np.mean(squares, axis=-1, keepdims=True)) if np.ndim(a) > 1 and a.shape[-1] > 1 else 0.0
+            return np.where(told, np.where(rows > 0, rows, whole or 1.0), 0.0)
+
+        return list(map(one, floats))
 
     def flat(self, floats):
         """The float leaves as one long vector."""
