@@ -25,9 +25,9 @@ def no_slope(session, trial, dtype, place, value, answer) -> dict | None:
     """What is said of a cotangent that differences contradict, of numbers for which autodiff is not finite."""
     if trial.words in OUTERMOST and not np.isfinite(value).all():
         return None  # which need not belong to the domain
-    if session.jumps(trial, dtype):  # so it has no slope
+    around, jumping = session.look_around(trial, dtype)
+    if jumping:  # so it has no slope
         return None
-    around = session.neighbourhood(trial, dtype)
     found = session.differences(session.rounded(trial, dtype), dtype)
     if found is None or session.function_fails(trial, dtype, answer):
         return None

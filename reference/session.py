@@ -146,16 +146,11 @@ class Session:
         eased = tuple(None if truth is None else allowance + cut * np.abs(truth) for truth, allowance in bars)
         return Yardstick(found.truth, (found.allowance[0], eased))
 
-    def neighbourhood(self, trial: Trial, dtype: str, chosen=()):
-        """The cotangents at points close by, stacked along a new first axis: see `neighbours`.  The last is kept."""
-        return self._look_around(trial, dtype, tuple(chosen))[0]
+    def look_around(self, trial: Trial, dtype: str, chosen=(), masks_move: bool = False):
+        """(cotangents at points close by, stacked along a new first axis: see `neighbours`; whether it jumps there).
 
-    def jumps(self, trial: Trial, dtype: str) -> bool:
-        """Whether the definition jumps beside a trial."""
-        return self._look_around(trial, dtype, ())[1]
-
-    def _look_around(self, trial, dtype, chosen, masks_move=False):
-        """(the cotangents close by, whether the function jumps there)."""
+        The last is kept.
+        """
         key = id(trial), dtype, chosen, masks_move
         if key not in self._around:
             at, found = self.rounded(trial, dtype), (None, False)
@@ -323,15 +318,13 @@ class Session:
         here = place, dtype, *(hash(a.tobytes()) for a in trial.primals if floating(a))
         if fits and here in self._smooth:
             return None, None
-        unit_of = self.local(trial.primals, dtype).unit
 
         def seen(far, masks_move=False):
             moved = () if far is None else focus(trial.primals, place, far, truth)
-            around, jumping = self._look_around(trial, dtype, tuple(moved), masks_move)
-            verdict = around and between(value, truth, allowance, around[place], primal, unit_of)
-            told = fits or not np.isfinite(truth).all()  # by autodiff, or by nobody
-            beside = told and jumping and verdict and verdict[0] == "wrong"  # where it is another function
-            return around, None if beside else verdict
+            around, jumping = self.look_around(trial, dtype, tuple(moved), masks_move)
+            verdict = around and between(value, truth, allowance, around[place], primal, self._unit(trial, dtype))
+            told = fits or not np.isfinite(truth).all()  # by autodiff, or by nobody; beside a jump is another function
+            return around, None if told and jumping and verdict and verdict[0] == "wrong" else verdict
 
         around, verdict = seen(None if fits else value)
         if fits and verdict and verdict[0] == "wrong":
@@ -350,7 +343,11 @@ class Session:
     def _is_the_slope(self, trial, dtype, place, value, allowance) -> bool:
         """Whether it is the slope along every single number, though not where all of them move."""
         found = self.differences(self.rounded(trial, dtype), dtype)
-        return bool(found and np.all(np.abs(value - found.value[place]) <= SLACK * found.error[place] + allowance))
+        if found is None:
+            return False
+        half = np.sqrt(unit(self._unit(trial, dtype))) * scale(found.value[place])
+        close = np.minimum(SLACK * found.error[place] + allowance, half)  # at a kink either is as large as the jump
+        return bool(np.all(np.abs(value - found.value[place]) <= close))
 
     def differences(self, at, dtype):
         """The cotangents at a rounded trial by differences along every number; None where that cannot be done."""
@@ -365,6 +362,9 @@ class Session:
         """Whether what searches finds something there; of the derivative by hand it is asked at other values alone."""
         at, local = self.rounded(trial, dtype), self.local(trial.primals, dtype)
         return local.settles_at(at.primals) and (trial.given or local.settles_at(at.primals, at.cotangent))
+
+    def _unit(self, trial, dtype) -> str:
+        return self.local(trial.primals, dtype).unit
 
     def _like(self, i, trial, dtype):
         return self.subject.cast(trial.primals, dtype)[i]

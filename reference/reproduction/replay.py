@@ -117,7 +117,7 @@ class Case:
         before = sum(np.size(a) for a in trial.primals[: self.place] if kind(a.dtype) == "float")
         off = np.nan_to_num(np.abs(np.ravel(came) - np.ravel(expected)), nan=np.inf)
         focus = [before + int(i) for i in np.argsort(-off)[:FOCUS] if off[i]]
-        around = self.session.neighbourhood(trial, dtype, focus)
+        around, _ = self.session.look_around(trial, dtype, tuple(focus))
         if around is None:
             return expected, allowed
         low, high, u = around[self.place].min(axis=0), around[self.place].max(axis=0), self.local.unit
