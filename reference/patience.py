@@ -12,6 +12,7 @@ import sys
 import threading
 from collections.abc import Callable
 
+import jax
 import numpy as np
 
 LAST_WAIT = 5.0  # seconds, for a thread to come to its end when the process does
@@ -23,6 +24,7 @@ class Patience:
 
     def __init__(self, seconds: float):
         self.seconds = seconds
+        self._wide = jax.config.jax_enable_x64  # which a caller may have set for its own thread alone
         self._begun: list[threading.Thread] = []
         self._over = False
 
@@ -32,7 +34,8 @@ class Patience:
 
         def run():
             try:
-                with np.errstate(all="ignore"):  # what is not finite is judged; NumPy need not say it as well
+                # What is not finite is judged; NumPy need not say it as well.
+                with np.errstate(all="ignore"), jax.enable_x64(self._wide):
                     done.set_result(work())
             except BaseException as error:
                 done.set_exception(error)

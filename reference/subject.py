@@ -109,7 +109,7 @@ class Subject:
             number = path[0].idx
             if number in self.static or not _is_array(value):
                 continue
-            dtype = jnp.result_type(value) if isinstance(value, float | complex) else value.dtype
+            dtype = value.dtype if hasattr(value, "dtype") else jnp.result_type(value)
             chosen = self.argnums is None or number in self.argnums
             name = names[number] + jax.tree_util.keystr(path[1:])
             yield Leaf(name, place, chosen and kind(dtype) in FLOATS, dtype)

@@ -271,3 +271,12 @@ def test_a_mistake_of_the_checker_is_not_put_down_to_the_derivative(monkeypatch)
     (said,) = {finding.message for finding in result.findings if finding.check == "truth"}
     assert not result.failures
     assert "a mistake of its own: TypeError: 'NoneType' object is not callable" in said
+
+
+@pytest.mark.parametrize("scalar", [np.float64(0.75), 0.75])
+def test_the_precision_set_for_a_thread_is_that_of_the_check(scalar):
+    scaled = made(lambda x, a: a * x, lambda kept, y_bar: (kept[1] * y_bar, jnp.sum(kept[0] * y_bar)))
+    with jax.enable_x64(True):
+        result = check(scaled, X.astype(np.float64), scalar, checks=("structure", "truth", "eager"))
+    assert result.ok, result
+    assert {finding.dtype for finding in result.findings} == {"float64"}
