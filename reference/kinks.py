@@ -10,6 +10,7 @@ import jax
 import numpy as np
 
 from .allowance import COPIES, PAIRS, SLACK, least, scale, unit
+from .discrepancy import discrepancy
 from .trials.kept import is_mask
 
 NEAR = 2.0**-26  # of a coordinate: how far the neighbours are
@@ -77,8 +78,10 @@ def focus(primals, place, got, truth):
     return [before + int(i) for i in np.argsort(-off)[:FOCUS] if off[i]]
 
 
-def between(got, truth, allowance, around, primal, dtype) -> tuple[str, str] | None:
+def between(got, truth, allowance, around, primal, dtype) -> tuple[str, str, dict] | None:
     """The verdict on a cotangent at a kink, by the derivatives around it; None where there is no kink.
+
+    With it comes why, and of a wrong one how far it is from the nearest limit of derivatives, and where.
 
     Element by element it has to lie between its neighbours' values, and so has its sum over every group of equal
     numbers: at a tie, that all members together have one derivative is no convention.  A truth that its neighbours
@@ -111,13 +114,14 @@ def between(got, truth, allowance, around, primal, dtype) -> tuple[str, str] | N
         far_off = agree & np.where(np.isfinite(got), ~fits, SLACK * spread <= scale(around))
     if not kinked.any():
         return None
-    if far_off.any():
-        return "wrong", "autodiff of the definition is not finite here, and this is no limit of derivatives nearby"
-    if beyond.any():
-        return "wrong", "at a kink, and beyond the one-sided derivatives"
+    for where, message in (
+        (far_off, "autodiff of the definition is not finite here, and this is no limit of derivatives nearby"),
+        (beyond, "at a kink, and beyond the one-sided derivatives"),
+        (lost & ~fits & ~equal, "as autodiff of the definition has it, but no limit of the derivatives nearby"),
+    ):
+        if where.any():
+            return "wrong", message, _furthest(where, got, low, high, dtype)
     if not (fits | equal).all():
-        if (lost & ~fits).any():
-            return "wrong", "as autodiff of the definition has it, but no limit of the derivatives nearby"
         return None
     distinct, counts = np.unique(primal, return_counts=True)
     for value in distinct[counts > 1]:
@@ -127,10 +131,18 @@ def between(got, truth, allowance, around, primal, dtype) -> tuple[str, str] | N
             if np.isfinite(sums).all() and not sums.min() - room <= total <= sums.max() + room:
                 return None
     if not settled.all():
-        return "right", "autodiff of the definition is not finite here; this is a limit of derivatives nearby"
+        return "right", "autodiff of the definition is not finite here; this is a limit of derivatives nearby", {}
     if lost.any():
-        return "right", "autodiff of the definition is wrong here; this is the limit of the derivatives nearby"
-    return "right", "a kink: not JAX's choice, but between the one-sided derivatives"
+        return "right", "autodiff of the definition is wrong here; this is the limit of the derivatives nearby", {}
+    return "right", "a kink: not JAX's choice, but between the one-sided derivatives", {}
+
+
+def _furthest(where, got, low, high, dtype) -> dict:
+    """Of these elements the one that is furthest from all limits, what came there, and the limit next to it."""
+    with np.errstate(invalid="ignore"):
+        limit = np.clip(np.nan_to_num(got), low, high)
+    apart = discrepancy(np.where(where, got, limit), limit, np.ones_like(limit), dtype)
+    return vars(apart) | {"ratio": np.inf} if apart else {"ratio": np.inf}
 
 
 def nearer(around):

@@ -283,8 +283,7 @@ class Session:
                     by_convention = by_convention if fits else around
                     continue
                 if verdict and (fits or (not settled and not self.function_fails(trial, dtype, answer))):
-                    off = (vars(apart) if apart else {}) | {"ratio": np.inf}
-                    yield note(make("wrong", **off, message=verdict[1], fault="kink"))
+                    yield note(make("wrong", **verdict[2], message=verdict[1], fault="kink"))
                     continue
             if fits:
                 yield make("right", **vars(apart))
