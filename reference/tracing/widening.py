@@ -84,6 +84,8 @@ def _wide_bind(equation, inputs):
     if name in VERBATIM:
         narrow = [_cast(value, atom.aval) for value, atom in zip(inputs, equation.invars, strict=True)]
         return [widen(value) for value in bind(equation, narrow)]
+    if name in SAMPLERS:
+        return [SAMPLERS[name](equation, *inputs)]
     if name in SCATTERS:
         keep = {k: params[k] for k in ("dimension_numbers", "indices_are_sorted", "unique_indices", "mode")}
         return [SCATTERS[name](*inputs, **keep)]
@@ -95,6 +97,22 @@ def _wide_bind(equation, inputs):
     if name == "convert_element_type" and kind(params["new_dtype"]) in WIDE:
         return [jnp.asarray(inputs[0]).astype(changed["new_dtype"])]
     return bind(equation, inputs, **changed)
+
+
+def _gamma(equation, key, shape):
+    """A gamma variate, the very one that is drawn in the dtype; its derivative is not that of the steps that drew it.
+
+    A quantile stays the same quantile: dz/da = −(∂P(a, z)/∂a) / p(z; a), as JAX has it (Figurnov, Mohamed and Mnih,
+    Implicit reparameterization gradients, 2018).
+    """
+    still = lax.stop_gradient(shape)
+    drawn = lax.stop_gradient(widen(bind(equation, [key, _cast(still, equation.invars[1].aval)])[0]))
+    log = equation.params["log_space"]
+    slope = lax.random_gamma_grad(still, jnp.exp(drawn) if log else drawn)
+    return drawn + (slope / jnp.exp(drawn) if log else slope) * (shape - still)
+
+
+SAMPLERS = {"random_gamma": _gamma}
 
 
 def steadied(closed):

@@ -1,5 +1,6 @@
-"""Searches as published packages differentiate them: right, and wrong in one place."""
+"""Searches and samplers as published packages differentiate them: right, and wrong in one place."""
 
+import jax
 import jax.numpy as jnp
 from jax import lax
 
@@ -54,3 +55,40 @@ def root_after_fifty_halvings():
 def root_after_fifty_halvings_of_the_cube_alone():
     """The slope of x³ + x, without its one."""
     return halving_case(counted, lambda x: 1 / (0.25 + 3 * x**2))
+
+
+# --- a variate keeps its quantile: the derivative is not that of the steps that drew it -----------------------------
+
+
+def gamma_variates(a):
+    return jax.random.gamma(jax.random.key(3), a, dtype=a.dtype)
+
+
+def gamma_case(bar):
+    def forward(a):
+        z = gamma_variates(a)
+        return z, (a, z)
+
+    return by_hand(gamma_variates, forward, bar)
+
+
+def quantile_kept(saved, g):
+    return (g * lax.random_gamma_grad(*saved),)
+
+
+@right(args="f32[4]>0.5<3")
+def gamma_variate_keeps_its_quantile():
+    """dz/da = −(∂P(a, z)/∂a) / p(z; a).  Source: tensorflow_probability, jax.random."""
+    return gamma_case(quantile_kept)
+
+
+@wrong("factor", "local_derivative", "wrong_residual", "missing_term", "located", "values", args="f32[4]>0.5<3")
+def gamma_variate_scaled_with_its_mean():
+    """z/a: the slope of a scale where the shape is one.  Source: guesses at the pathwise derivative of gamma."""
+    return gamma_case(lambda saved, g: (g * saved[1] / saved[0],))
+
+
+@right(args="f32[4]>0.5<3")
+def dirichlet_by_jax():
+    """Normalised gamma variates, differentiated by jax.random alone."""
+    return lambda a: jax.random.dirichlet(jax.random.key(3), a, dtype=a.dtype)
