@@ -82,18 +82,10 @@ def test_a_search_behind_a_stopped_gradient_is_judged_and_does_not_raise():
     assert not check(wrong, np.float32([0.5, -2.0, 1.5]), checks="truth", reproduce=False).ok
 
 
-@pytest.mark.parametrize(("scale", "ok"), [(1.0, True), (1.01, False)])
-def test_a_gamma_variate_is_differentiated_at_its_quantile(scale, ok):
+def test_a_gamma_variate_is_differentiated_at_its_quantile():
     def drawn(a):
         return jax.random.gamma(jax.random.key(3), a, dtype=a.dtype)
 
-    def forward(a):
-        z = drawn(a)
-        return z, (a, z)
-
-    by_quantile = by_hand(drawn, forward, lambda saved, g: (scale * g * lax.random_gamma_grad(*saved),))
-    result = check(
-        by_quantile, np.array([0.5, 1.5, 2.75], np.float32), checks=("truth", "differences"), profile="quick"
-    )
-    assert result.ok == ok, result
-    assert [f.verdict for f in result.findings if f.check == "differences"] == ["abstained"]
+    result = check(drawn, np.array([0.5, 1.5], np.float32), checks="truth", profile="quick")
+    assert result.ok, result
+    assert {finding.verdict for finding in result.findings} == {"right"}
