@@ -65,6 +65,7 @@ def _digits_lost(session, trial, dtype, place, apart):
     whole, allowance = scale(truth.truth[1][place]), truth.allowance[1][place]
     unsure = scale(allowance) >= whole / 2  # rounding alone leaves no digit: what it may do, a few copies do not tell
     few = apart.absolute > min(max(np.sqrt(u), SLACK * u * size), 0.5) * whole and not unsure
+    few = few or not np.isfinite(apart.absolute)
     beyond = trial.words == HUGE and np.isfinite(apart.absolute)
     if (trial.given and dtype == session.subject.dtype) or (few and not beyond):
         return None

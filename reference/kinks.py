@@ -24,7 +24,8 @@ def neighbours(primals, chosen=(), masks_move: bool = False) -> Iterator[tuple]:
     """Stacks of copies of the primals moved by a very little, far and near by turns; the first copy is not moved.
 
     All move up, ties move together, then each number its own way, then each array against the others; then each
-    `chosen` number moves furthest, so that it comes first, or last, among its equals.
+    `chosen` number moves furthest, so that it comes first, or last, among its equals; then it moves all but alone,
+    since what has a slope for every direction, as a norm at zero, has its extremes along the axes.
     """
     rng = np.random.default_rng(1)
     floats = [np.ravel(a) for a in primals if floating(a)]
@@ -34,8 +35,9 @@ def neighbours(primals, chosen=(), masks_move: bool = False) -> Iterator[tuple]:
     rows += [rng.choice([-1.0, 1.0], flat.size) * rng.uniform(0.25, 1.0, flat.size) for _ in range(8)]
     owner = np.repeat(np.arange(len(floats)), [a.size for a in floats])
     rows += [np.where(owner == i, 1.0, -1.0) for i in range(len(floats))[:LEAVES] if len(floats) > 1]
-    for index in (*chosen, *[None] * (-(len(chosen) + len(rows)) % (PAIRS // 2))):
-        row = rng.choice([-1.0, 1.0], flat.size) * rng.uniform(0.25, 0.75, flat.size)
+    furthest = [(index, others) for others in (1.0, CLOSER) for index in chosen]
+    for index, others in (*furthest, *[(None, 1.0)] * (-(len(furthest) + len(rows)) % (PAIRS // 2))):
+        row = rng.choice([-1.0, 1.0], flat.size) * rng.uniform(0.25, 0.75, flat.size) * others
         row[[] if index is None else index] = 1.0
         rows.append(row)
     for start in range(0, len(rows), PAIRS // 2):
@@ -98,19 +100,20 @@ def between(got, truth, allowance, around, primal, dtype) -> tuple[str, str, dic
         reach = np.where(settled & np.isfinite(allowance), allowance, spread + rounding)
         far, near = (_outside(truth, around[rows]) for rows in (~quarter, quarter))
         lost = settled & (near > reach) & (2 * near > far)
-        kinked = ~settled | (spread > reach) | lost
+        kinked = ~settled | ((spread > reach) & _as_far_apart(around)) | lost
         # On either side the derivative moves, over that distance, by some of its own size: of the jump, very little.
         reach = np.where(lost, rounding + spread, reach + np.sqrt(NEAR) * spread)
         fits = np.isfinite(got) & (low - reach <= got) & (got <= high + reach)
         equal = settled & ~lost & (np.abs(got - np.where(settled, truth, 0)) <= allowance)
         equal |= ~settled & ~np.isfinite(around).any(axis=0)  # nothing is known of these
+        fits &= kinked | equal
         # Where the derivative jumps, what rounding allows is the jump itself: the sides say more.
         tight = rounding + np.sqrt(NEAR) * spread
         jump = settled & (4 * spread >= allowance) & (spread > rounding)
         beyond = jump & (_outside(got, around) > tight) & (np.abs(got - np.where(settled, truth, 0)) > tight)
         # Where autodiff is not finite and all sides are, an answer is no limit if it is far from them, or if they
-        # agree with each other and it is not finite either.
-        agree = np.isfinite(around).all(axis=0) & ~settled
+        # agree with each other and it is not finite either.  Where they grow, as at the root of zero, there is none.
+        agree = np.isfinite(around).all(axis=0) & ~settled & ~_grow(around, quarter)
         far_off = agree & np.where(np.isfinite(got), ~fits, SLACK * spread <= scale(around))
     if not kinked.any():
         return None
@@ -148,6 +151,18 @@ def _furthest(where, got, low, high, dtype) -> dict:
 def nearer(around):
     """Which of the neighbours are the nearer ones."""
     return np.arange(len(around)) % COPIES_MOVED >= COPIES_MOVED // 2
+
+
+def _as_far_apart(around):
+    """Where the nearer neighbours are no nearer to each other than those further away, as beside no kink."""
+    near, far = (np.ptp(around[rows], axis=0) for rows in (nearer(around), ~nearer(around)))
+    return ~(2 * near <= far)
+
+
+def _grow(around, quarter):
+    """Where the nearer neighbours' derivatives are larger than those of the same neighbours further away."""
+    near, far = (np.abs(around[rows]).max(axis=0) for rows in (quarter, ~quarter))
+    return near > (1 + np.sqrt(NEAR)) * far + SLACK * unit("float64") * scale(around)
 
 
 def at_odds(leaves, differentiated, dtype) -> list[tuple[int, str]]:

@@ -2,9 +2,12 @@
 
 import functools
 
+import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 from bench_kinks import KINKS, main, of_choice, of_jax, of_rule, sides
+from detection.case import by_hand
 
 from manual_backprop.reference import check
 
@@ -80,3 +83,29 @@ def test_the_table_is_printed(capsys):
     main()
     printed = capsys.readouterr().out
     assert all(kink.name in printed for kink in KINKS)
+
+
+@pytest.mark.parametrize(("factor", "ok"), [(1.0, True), (1 + 1e-10, False)])
+def test_where_nothing_kinks_neighbours_are_no_excuse(factor, ok):
+    cube = by_hand(lambda x: x**3, lambda x: (x**3, x), lambda x, y_bar: (3 * factor * x**2 * y_bar,))
+    with jax.enable_x64(True):
+        result = check(
+            cube, np.array([0.5, -1.25, 2.0]), profile="quick", checks=("truth", "jacobian"), reproduce=False
+        )
+    assert result.ok == ok, result
+    assert not [finding for finding in result.findings if finding.verdict == "abstained"]
+
+
+def test_where_the_truth_is_zero_what_is_not_finite_is_wrong():
+    """The first column times its cofactors, divided by what may be zero."""
+
+    def product(x):
+        return x[0] * x[1] * x[2]
+
+    divided = by_hand(
+        product,
+        lambda x: (product(x), x),
+        lambda x, y_bar: (y_bar * product(x) * jnp.linalg.inv(jnp.diag(x)).diagonal(),),
+    )
+    result = check(divided, np.array([0.5, -1.25, 2.0], np.float32), profile="quick", checks="kinks", reproduce=False)
+    assert not result.ok
