@@ -19,6 +19,7 @@ import numpy as np
 from jax import lax
 
 from .programs import compiled as compiled  # what is traced here is compiled so
+from .programs import side_by_side
 from .tracing.interpreter import bind, equations, names, walk
 
 # XLA's elementary functions on CPU in float64, each against 50 digits at 300 points: at most 2.1 units of eps
@@ -99,7 +100,7 @@ def rounded(closed, copies: int = COPIES, relative: float | None = None) -> Call
     @compiled
     def run(noise, *arrays):
         flat = jax.tree.leaves(arrays)
-        rows = jax.vmap(lambda noise: evaluate(closed, flat, Noise(noise, relative)))(noise)
+        rows = side_by_side(lambda noise: evaluate(closed, flat, Noise(noise, relative)))(noise)
         return [row[0] for row in rows], [_scatter(row) for row in rows]
 
     # No constant, since a compiler takes long over so many numbers.

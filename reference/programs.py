@@ -48,6 +48,21 @@ def compiled(function: Callable) -> Callable:
     return run
 
 
+def side_by_side(function: Callable) -> Callable:
+    """`jax.vmap` over all arguments; one point after another where something in the function does not go under it.
+
+    A primitive that somebody wrote may have no rule for several points, or none for several of one operand.
+    """
+
+    def run(*stacks):
+        try:
+            return jax.vmap(function)(*stacks)
+        except Exception:  # whatever that rule raises; what the function itself raises comes again
+            return jax.lax.map(lambda point: function(*point), stacks)
+
+    return run
+
+
 def _program(function, programs, key):
     with _lock:
         program = programs.get(key)

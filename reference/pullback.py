@@ -22,6 +22,7 @@ from manual_backprop.rule import Opaque, Rule
 from manual_backprop.signature import kind_of
 
 from .precision import NOISE_LENGTH, ULPS, compiled, evaluate
+from .programs import side_by_side
 
 EPS = 2.0**-52
 STRIDE = 1009  # from one step of a loop, or piece of a network, to the window of signs of the next
@@ -92,8 +93,12 @@ def _stack(function):
         return jax.tree.unflatten(jax.tree.structure(shape), evaluate(closed, flat, _Rounding(*noise)))
 
     def run(primals, cotangent, factors, terms):
-        axes = jax.tree.map(lambda a: 0 if kind_of(a) == "float" else None, primals)
-        return jax.vmap(at_one_point, in_axes=(axes, 0, 0, 0))(primals, cotangent, factors, terms)
+        def at(floats, *others):
+            point = jax.tree.map(lambda a, x: x if a is None else a, floats, primals, is_leaf=_is_none)
+            return at_one_point(point, *others)
+
+        stacks = jax.tree.map(lambda a: a if kind_of(a) == "float" else None, primals)
+        return side_by_side(at)(stacks, cotangent, factors, terms)
 
     return compiled(run)
 

@@ -112,19 +112,20 @@ class Session:
 
     def answer(self, trial: Trial, dtype: str):
         """(outputs, cotangents) by hand, compiled."""
-        key = id(trial), dtype
-        if key not in self._answers:
+        if (key := (id(trial), dtype)) not in self._answers:
             self._answers[key] = trial, self.local(trial.primals, dtype).hand(trial.primals, trial.cotangent)
         return self._answers[key][1]
 
     def measured(self, trial: Trial, dtype: str) -> Yardstick:
         """The truth at a trial and what rounding may do to it."""
-        key = id(trial), dtype
-        if key not in self._measured:
+        if (key := (id(trial), dtype)) not in self._measured:
+            at = self.rounded(trial, dtype)
             try:
-                self._measured[key] = trial, self.measure(self.rounded(trial, dtype), dtype)
-            except jax.errors.JaxRuntimeError as error:  # which says nothing of the derivative
-                raise CannotTell(f"the definition does not run in float64: {str(error).splitlines()[0]}") from error
+                self._measured[key] = trial, self.measure(at, dtype)
+            except CannotTell:
+                raise
+            except Exception as error:  # whatever it is, it says nothing of the derivative by hand
+                raise CannotTell(f"the definition does not run in float64: {error}".split("\n")[0]) from error
         return self._measured[key][1]
 
     def leaves_domain(self, trial: Trial) -> bool:

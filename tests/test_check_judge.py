@@ -37,8 +37,10 @@ def too_much(tree):
 
 
 def broken_estimate(name):
+    whole = oracles.ORACLES[name]
+
     def of(definition):
-        right = oracles.ORACLES[name].__wrapped__(definition)
+        right = whole.__wrapped__(definition)
 
         def call(*args, **more):
             found = right(*args, **more)

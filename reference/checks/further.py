@@ -90,8 +90,8 @@ def precision(session: Session) -> Iterator[Finding]:
         except (TypeError, ValueError, NotImplementedError) as error:
             refused.append(f"{dtype}: {first_line(error)}")
             continue
-        except jax.errors.JaxRuntimeError as error:  # as a solver that does not converge there says
-            if _takes(session, trial.primals, dtype):
+        except Exception as error:  # as a solver that does not converge there says, or a table without that dtype
+            if isinstance(error, CannotTell) or _takes(session, trial.primals, dtype):
                 raise
             refused.append(f"{dtype}: {first_line(error)}")
             continue
@@ -144,8 +144,8 @@ def shapes(session: Session) -> Iterator[Finding]:
 
 def _takes(session, primals, dtype) -> bool:
     """Whether the function itself runs there."""
-    local = session.local(primals, dtype)
     try:
+        local = session.local(primals, dtype)
         with local.precision():
             jax.block_until_ready(local.primal(*session.subject.cast(primals, dtype)))
     except Exception:

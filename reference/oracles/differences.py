@@ -19,6 +19,7 @@ import numpy as np
 from manual_backprop.signature import is_leaf
 
 from ..precision import compiled, rounded
+from ..programs import side_by_side
 from .estimates import Estimate, oracle
 
 COORDINATES = 2048  # perturbed one by one; beyond, a random choice of as many
@@ -63,7 +64,7 @@ def _ladder(view, at):
             def outputs(step):
                 return view(view.cut(at(flat, line, step)), others)
 
-            ys = jax.vmap(outputs)(jnp.append(steps, 0.0))  # the point itself last, computed the same way
+            ys = side_by_side(outputs)(jnp.append(steps, 0.0))  # the point itself last, computed the same way
             total, noise = jnp.zeros(steps.shape), jnp.zeros(steps.shape)
             for y, bar, sigma in zip(ys, bars, sigmas, strict=True):
                 moved, axes = y[:-1] - y[-1], tuple(range(1, y.ndim))
@@ -75,7 +76,7 @@ def _ladder(view, at):
                 noise += jnp.sum(jnp.abs(bar) * doubt, axes)
             return total, noise
 
-        return jax.vmap(along)(lines, steps)
+        return side_by_side(along)(lines, steps)
 
     def compute(floats, others, cotangents, lines, steps):
         _, sigmas = measure(floats, others)
