@@ -91,7 +91,7 @@ def between(got, truth, allowance, around, primal, dtype) -> tuple[str, str, dic
     """
     if not np.isfinite(around).all(axis=0).any():
         return None
-    quarter = nearer(around)
+    quarter, ties = nearer(around), _ties(primal)
     with np.errstate(invalid="ignore", over="ignore"), warnings.catch_warnings():
         warnings.simplefilter("ignore")  # a number none of whose neighbours is finite
         low, high = np.nanmin(around, axis=0), np.nanmax(around, axis=0)
@@ -100,22 +100,30 @@ def between(got, truth, allowance, around, primal, dtype) -> tuple[str, str, dic
         reach = np.where(settled & np.isfinite(allowance), allowance, spread + rounding)
         far, near = (_outside(truth, around[rows]) for rows in (~quarter, quarter))
         lost = settled & (near > reach) & (2 * near > far)
-        kinked = ~settled | ((spread > reach) & _as_far_apart(around)) | lost
+        apart = _as_far_apart(around)
+        kinked = ~settled | ((spread > reach) & apart) | lost
         # On either side the derivative moves, over that distance, by some of its own size: of the jump, very little.
         reach = np.where(lost, rounding + spread, reach + np.sqrt(NEAR) * spread)
         fits = np.isfinite(got) & (low - reach <= got) & (got <= high + reach)
         equal = settled & ~lost & (np.abs(got - np.where(settled, truth, 0)) <= allowance)
         equal |= ~settled & ~np.isfinite(around).any(axis=0)  # nothing is known of these
         fits &= kinked | equal
-        # Where the derivative jumps, what rounding allows is the jump itself: the sides say more.
-        tight = rounding + np.sqrt(NEAR) * spread
-        jump = settled & (4 * spread >= allowance) & (spread > rounding)
-        beyond = jump & (_outside(got, around) > tight) & (np.abs(got - np.where(settled, truth, 0)) > tight)
+        # Where the derivative jumps, what rounding allows is the jump itself: the sides say more, and rounding does
+        # what is left of it.
+        sides = np.maximum(high - truth, truth - low)
+        left = np.where(allowance < (1 - np.sqrt(NEAR)) * sides, 0, np.maximum(allowance - sides, 0))
+        tight = rounding + np.sqrt(NEAR) * spread + left
+        jump = settled & (4 * spread >= allowance) & (spread > rounding) & apart
+        off = np.abs(got - np.where(settled, truth, 0)) > tight
+        beyond = jump & (_outside(got, around) > tight) & off
+        for group in ties:
+            if (jump & off)[group].any() and equal[group].all() and not _together(got, around, tight, group):
+                beyond |= group & off
         # Where autodiff is not finite and all sides are, an answer is no limit if it is far from them, or if they
         # agree with each other and it is not finite either.  Where they grow, as at the root of zero, there is none.
         agree = np.isfinite(around).all(axis=0) & ~settled & ~_grow(around, quarter)
         far_off = agree & np.where(np.isfinite(got), ~fits, SLACK * spread <= scale(around))
-    if not kinked.any():
+    if not (kinked | beyond).any():
         return None
     for where, message in (
         (far_off, "autodiff of the definition is not finite here, and this is no limit of derivatives nearby"),
@@ -126,18 +134,26 @@ def between(got, truth, allowance, around, primal, dtype) -> tuple[str, str, dic
             return "wrong", message, _furthest(where, got, low, high, dtype)
     if not (fits | equal).all():
         return None
-    distinct, counts = np.unique(primal, return_counts=True)
-    for value in distinct[counts > 1]:
-        group = primal == value
-        if kinked[group].any() and not equal[group].all():
-            sums, total, room = around[:, group].sum(axis=1), got[group].sum(), reach[group].sum()
-            if np.isfinite(sums).all() and not sums.min() - room <= total <= sums.max() + room:
-                return None
+    for group in ties:
+        if kinked[group].any() and not equal[group].all() and not _together(got, around, reach, group):
+            return None
     if not settled.all():
         return "right", "autodiff of the definition is not finite here; this is a limit of derivatives nearby", {}
     if lost.any():
         return "right", "autodiff of the definition is wrong here; this is the limit of the derivatives nearby", {}
     return "right", "a kink: not JAX's choice, but between the one-sided derivatives", {}
+
+
+def _ties(primal):
+    """Masks of the numbers that are equal to each other."""
+    distinct, counts = np.unique(primal, return_counts=True)
+    return [primal == value for value in distinct[counts > 1]]
+
+
+def _together(got, around, room, group) -> bool:
+    """Whether the sum over a group lies between its neighbours' sums, or these say nothing."""
+    sums, total, room = around[:, group].sum(axis=1), got[group].sum(), room[group].sum()
+    return not np.isfinite(sums).all() or bool(sums.min() - room <= total <= sums.max() + room)
 
 
 def _furthest(where, got, low, high, dtype) -> dict:
