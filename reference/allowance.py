@@ -108,9 +108,9 @@ def copies(point, dtype, given=None, still: tuple[float, ...] = ()):
     def stack(a):
         if kind_of(a) != "float":
             return a
-        up = next(moves).reshape(PAIRS, *np.shape(a))
-        nudge = np.concatenate([np.zeros((1, *np.shape(a))), up, -up])
-        return a * (1 + SLACK * unit(dtype) * nudge)
+        up = SLACK * unit(dtype) * next(moves).reshape(PAIRS, *np.shape(a))
+        kept = np.where(np.abs(a) < least(dtype), 0.0, a)  # to arithmetic in the dtype it may be nothing at all
+        return np.concatenate([a[None], a * (1 + up), kept * (1 - up)])
 
     return jax.tree.map(stack, point)
 

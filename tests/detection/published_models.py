@@ -1,0 +1,89 @@
+"""Derivatives by hand as libraries of models, losses and transport have them: right, and wrong in one place."""
+
+import jax
+import jax.numpy as jnp
+from jax import lax
+
+from .case import by_hand, right, wrong
+
+# --- a root whose slope is infinite at zero -------------------------------------------------------------------------
+
+
+def cube_root_case(backward):
+    def forward(x):
+        y = jnp.cbrt(x)
+        return y, y
+
+    return by_hand(jnp.cbrt, forward, backward)
+
+
+@right(args="f32[5]")
+def cube_root_infinite_at_zero():
+    """1 / 3y²: neither side of zero has a limit, and infinity is what they grow to."""
+    return cube_root_case(lambda y, g: (g / (3 * y * y),))
+
+
+@right(args="f32[5]")
+def cube_root_flat_at_zero():
+    """The same with no slope at zero, where there is none.  Source: ott, 'safe' roots."""
+    return cube_root_case(lambda y, g: (jnp.where(y == 0, 0, g / (3 * jnp.where(y == 0, 1, y) ** 2)),))
+
+
+@wrong("wrong_residual", "local_derivative", "factor", "located", args="f32[5]")
+def cube_root_of_its_square():
+    """1 / 3|y|, one power too few."""
+    return cube_root_case(lambda y, g: (g / (3 * jnp.abs(y)),))
+
+
+# --- a norm of matrices: at zero its slope is every pair of unit vectors ---------------------------------------------
+
+
+def spectral_case(chosen):
+    def forward(w):
+        u, s, v = jnp.linalg.svd(w, full_matrices=False)
+        return s[0], (u[:, chosen], v[chosen])
+
+    return by_hand(lambda w: jnp.linalg.norm(w, 2), forward, lambda pair, g: (g * jnp.outer(*pair),))
+
+
+@right(args="f32[3,4]")
+def spectral_norm_by_its_pair():
+    """u vᵀ of the largest singular value, at zero of any pair.  Source: spectral normalisation."""
+    return spectral_case(0)
+
+
+@wrong("local_derivative", "wrong_residual", "values", "located", args="f32[3,4]")
+def spectral_norm_by_the_next_pair():
+    """The pair of the second singular value."""
+    return spectral_case(1)
+
+
+# --- which is largest under noise: the score of the noise, less a baseline -------------------------------------------
+
+
+def perturbed(x, baseline):
+    noise = jax.random.gumbel(jax.random.key(0), (20, *x.shape), jnp.float32)
+    shifted = lax.stop_gradient(x + noise / 2)
+    score = jnp.sum(-2 * (shifted - x) - jnp.exp(-2 * (shifted - x)), -1, keepdims=True)
+    box = jnp.exp(score - lax.stop_gradient(score))
+
+    def largest(a):
+        return jax.nn.one_hot(jnp.argmax(a, -1), a.shape[-1], dtype=a.dtype)
+
+    return jnp.mean(box * largest(shifted) + baseline * (1 - box) * largest(lax.stop_gradient(x)), 0)
+
+
+@right(args="f32[4]")
+def perturbed_maximum_with_a_baseline():
+    """Gumbel noise knows the smallest number of the dtype, below which arithmetic sees none.  Source: optax."""
+    return lambda x: perturbed(x, 1)
+
+
+@wrong("missing_path", "missing_term", "local_derivative", "wrong_residual", "values", "located", args="f32[4]")
+def perturbed_maximum_without_its_baseline_in_the_backward_pass():
+    """Another estimate of the same mean, but not the derivative of this one."""
+
+    def forward(x):
+        return perturbed(x, 1), x
+
+    return by_hand(lambda x: perturbed(x, 1), forward, lambda x, g: jax.vjp(lambda x: perturbed(x, 0), x)[1](g))
