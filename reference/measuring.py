@@ -4,10 +4,13 @@ Reverse mode measures both at once (see `allowance`).  Where it does not apply, 
 differences, at the point and at its nudges; what rounding does inside of the function is then told by its output.
 """
 
+import dataclasses
+
 import jax
 import numpy as np
 
 from .allowance import COPIES, SLACK, Yardstick, copies, least, scale, unit, yardsticks
+from .discrepancy import discrepancy, tells
 from .finding import CannotTell
 from .kinks import floating
 from .local import Local
@@ -115,3 +118,57 @@ def _underestimated(local, rows, outs, reach) -> float:
             off = np.abs(np.asarray(own, np.float64) - value)
             worst = max(worst, float(np.max(off / allowed, where=np.isfinite(off), initial=0.0)))
     return max(1.0, SLACK * worst)
+
+
+def steadied(local: Local, at: Trial, dtype: str, before: Yardstick) -> Yardstick:
+    """With maxima held constant too: where that is the same function, its rounding is allowed."""
+    other = yardsticks(local.steady, at.primals, at.cotangent, (local.unit,), given=dtype)[local.unit]
+
+    def wider(truth, allowance, other_truth, other_allowance):
+        if truth is None:
+            return None
+        with np.errstate(invalid="ignore"):
+            same = np.abs(truth - other_truth) <= allowance + other_allowance
+        return np.where(same, np.maximum(allowance, other_allowance), allowance)
+
+    bars = zip(before.truth[1], before.allowance[1], other.truth[1], other.allowance[1], strict=True)
+    return Yardstick(before.truth, (before.allowance[0], tuple(wider(*each) for each in bars)))
+
+
+def beside(at: Trial, unit_of: str):
+    """The trial, and every number of it moved by some roundings of itself, one way and the other."""
+    rng, u = np.random.default_rng(0), SLACK * unit(unit_of)
+    moves = [u * rng.choice([-1.0, 1.0], np.shape(a)) if floating(a) else None for a in at.primals]
+    for way in (0, 1, -1):
+        moved = zip(at.primals, moves, strict=True)
+        yield dataclasses.replace(at, primals=tuple(a if m is None else a * (1 + way * m) for a, m in moved))
+
+
+def without_cancelling(unit_of: str, at: Trial, before: Yardstick, found, usual, answer) -> Yardstick:
+    """The yardstick by differences, of leaves where rounding leaves autodiff no digit and what came is far from them.
+
+    Autodiff that is unstable is no excuse for agreeing with it.  What differences do beside the point is what rounding
+    of the arguments does.  A few roundings of what comes in, or of the derivative as it is at the example, are allowed
+    as well: p − 1, where a class is certain, has them.
+
+    found   estimates at the point and beside it
+    usual   the cotangents at the example, of several trials
+    answer  the cotangents that came
+    """
+    u = unit(unit_of)
+
+    def one(i, truth, allowance):
+        if truth is None or not truth.size or tells(truth, allowance, unit_of):
+            return truth, allowance
+        slope, *others = (each.value[i] for each in found)
+        doubt = SLACK * np.max([each.error[i] for each in found], axis=0)
+        size = max(scale(a) for a in (*(bars[i] for bars in usual), *at.cotangent))
+        with np.errstate(invalid="ignore"):
+            room = doubt + np.max([np.abs(other - slope) for other in others], axis=0)
+            room = room + np.sqrt(u) * scale(slope) + SLACK * (u * size + least(unit_of))
+            apart = discrepancy(np.asarray(answer[i], np.float64), slope, room, unit_of)
+        return (slope, room) if apart and apart.ratio > 1 else (truth, allowance)
+
+    bars = zip(before.truth[1], before.allowance[1], strict=True)
+    truths, allowances = zip(*(one(i, *each) for i, each in enumerate(bars)), strict=True)
+    return Yardstick((before.truth[0], truths), (before.allowance[0], allowances))

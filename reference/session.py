@@ -12,14 +12,14 @@ from collections.abc import Iterator
 import jax
 import numpy as np
 
-from .allowance import COPIES, SLACK, Yardstick, scale, unit, yardsticks
+from .allowance import COPIES, SLACK, Yardstick, scale, unit
 from .blame import by_differences
 from .discrepancy import discrepancy, tells
 from .excuses import excuse, no_slope
 from .finding import CannotTell, Finding
 from .kinks import at_odds, between, floating, focus, jumps, neighbours
 from .local import Local
-from .measuring import measure
+from .measuring import beside, measure, steadied, without_cancelling
 from .oracles.differences import COORDINATES
 from .oracles.estimates import Abstains
 from .profiles import Profile
@@ -142,22 +142,20 @@ class Session:
         own = self.subject.dtype
         if dtype != "float64" or own == dtype:
             return found
-        cut = SLACK * unit(own)
         bars = zip(found.truth[1], found.allowance[1], strict=True)
-        eased = tuple(None if truth is None else allowance + cut * np.abs(truth) for truth, allowance in bars)
+        eased = tuple(
+            None if truth is None else allowance + SLACK * unit(own) * np.abs(truth) for truth, allowance in bars
+        )
         return Yardstick(found.truth, (found.allowance[0], eased))
 
     def look_around(self, trial: Trial, dtype: str, chosen=(), masks_move: bool = False):
-        """(cotangents at points close by, stacked along a new first axis: see `neighbours`; whether it jumps there).
-
-        The last is kept.
-        """
+        """(cotangents at points close by, stacked along a new first axis: see `neighbours`; whether it jumps there)."""
         key = id(trial), dtype, chosen, masks_move
         if key not in self._around:
             at, found = self.rounded(trial, dtype), (None, False)
             if self.local(at.primals, dtype).reverse:
                 found = self._beside(at, dtype, neighbours(at.primals, chosen, masks_move))
-            self._around = {key: (trial, found)}
+            self._around = {key: (trial, found)}  # the last is kept
         return self._around[key][1]
 
     def _beside(self, at, dtype, stacks):
@@ -177,6 +175,9 @@ class Session:
         """
         self.tried.add((check, dtype))
         findings = list(self._judged(check, trial, dtype, answer, outputs, remember))
+        untold = any(f.message == UNTOLD["message"] and f.leaf in self.subject.names for f in findings)
+        if untold and self._told_by_differences(trial, dtype, answer):
+            findings = list(self._judged(check, trial, dtype, answer, outputs, remember))
         if any(f.verdict == "wrong" for f in findings) and self._steadied(trial, dtype):
             self.failed = [
                 f for f in self.failed if f.trial is not trial or f.dtype != dtype or f.finding.check != check
@@ -219,25 +220,24 @@ class Session:
         if local.steady is None or not local.reverse or (id(trial), dtype) in self._steady:
             return False
         self._steady.add((id(trial), dtype))
-        other = yardsticks(local.steady, at.primals, at.cotangent, (local.unit,), given=dtype)[local.unit]
-
-        def wider(truth, allowance, other_truth, other_allowance):
-            with np.errstate(invalid="ignore"):
-                same = np.abs(truth - other_truth) <= allowance + other_allowance
-            return np.where(same, np.maximum(allowance, other_allowance), allowance)
-
-        bars = tuple(
-            None if truth is None else wider(truth, *others)
-            for truth, *others in zip(
-                before.truth[1], before.allowance[1], other.truth[1], other.allowance[1], strict=True
-            )
-        )
-        self._measured[id(trial), dtype] = trial, Yardstick(before.truth, (before.allowance[0], bars))
+        self._measured[id(trial), dtype] = trial, steadied(local, at, dtype, before)
         return True
 
+    def _told_by_differences(self, trial, dtype, answer) -> bool:
+        """Measure a trial by differences where rounding leaves autodiff no digit, if they contradict what came."""
+        local, at, before = self.local(trial.primals, dtype), self.rounded(trial, dtype), self.measured(trial, dtype)
+        if local.stops_gradient or self.searches or self.by_differences:
+            return False
+        found = [self.differences(point, dtype) for point in beside(at, local.unit)]
+        if None in found or self.function_fails(trial, dtype, answer):
+            return False
+        usual = [self.measured(each, dtype).truth[1] for each in self.example]
+        told = without_cancelling(local.unit, at, before, found, usual, answer[1])
+        self._measured[id(trial), dtype] = trial, told
+        return any(a is not b for a, b in zip(told.truth[1], before.truth[1], strict=True))
+
     def _judged(self, check, trial, dtype, answer, outputs, remember) -> Iterator[Finding]:
-        yardstick = self.measured(trial, dtype)
-        local = self.local(trial.primals, dtype)
+        yardstick, local = self.measured(trial, dtype), self.local(trial.primals, dtype)
         truth_out, truth_bars = yardstick.truth
         if not all(np.isfinite(leaf).all() for leaf in truth_out):
             self.outside.append(trial.words)
@@ -371,9 +371,9 @@ class Session:
 
     def function_fails(self, trial, dtype, answer) -> bool:
         """Whether the function is off or not finite in the dtype itself, as a primal and as a forward pass."""
-        local = self.local(trial.primals, dtype)
         if not self._off(answer[0], trial, dtype):
             return False
+        local = self.local(trial.primals, dtype)
         with local.precision(), jax.default_matmul_precision("highest"), np.errstate(all="ignore"):
             return self._off(local.primal(*self.subject.cast(trial.primals, dtype)), trial, dtype)
 

@@ -200,3 +200,22 @@ def test_what_is_no_batch_is_not_taken_for_one():
 
     function = by_hand(lambda x: jnp.cumsum(x, axis=0), keeping(lambda x: jnp.cumsum(x, axis=0)), backward)
     assert judged(function, X, checks=("shapes",)).ok
+
+
+def test_autodiff_that_cancels_is_no_excuse_for_agreeing_with_it():
+    """(cos x − sinc x)/x has no digit of −x/3 at 1e-4; its series has all.  p − 1 is as good as it gets."""
+
+    def sinc(x):
+        return jnp.where(x == 0, 1, jnp.sin(x) / jnp.where(x == 0, 1, x))
+
+    def naive(x):
+        safe = jnp.where(x == 0, 1, x)
+        return jnp.where(x == 0, 0, (jnp.cos(x) - jnp.sin(x) / safe) / safe)
+
+    def stable(x):
+        return jnp.where(jnp.abs(x) < 0.125, -x / 3 * (1 - x**2 / 10 * (1 - x**2 / 28)), naive(x))
+
+    x = np.array([0.5, -1.25, 2.0, 0.75], np.float32)
+    for slope, ok in ((naive, False), (stable, True)):
+        by_slope = by_hand(sinc, lambda x: (sinc(x), x), lambda x, y_bar, slope=slope: (y_bar * slope(x),))
+        assert check(by_slope, x, checks="values", reproduce=False).ok == ok, slope
