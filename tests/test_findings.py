@@ -55,3 +55,13 @@ def test_who_is_right(name, at, right, gives):
     assert any(same(theirs, text) for text in (right.split()[-1], *gives))
     if not same(theirs, right.split()[-1]):
         assert not abs(estimate.value[0] - theirs) <= estimate.error[0]
+
+
+def test_the_slope_of_a_series_that_is_cut_off_is_further_off_than_the_series():
+    x = -20.1
+    with mpmath.workdps(50):
+        below = mpmath.erfc(-mpmath.mpf(x) / mpmath.sqrt(2)) / 2
+        value, slope = float(mpmath.log(below)), float(mpmath.npdf(x) / below)
+    with jax.enable_x64(True):
+        off = abs(float(special.log_ndtr(x)) / value - 1), abs(float(jax.grad(special.log_ndtr)(x)) / slope - 1)
+    assert [f"{each:.0e}" for each in off] == ["2e-11", "4e-09"]

@@ -76,16 +76,6 @@ def x_log_y():
     return forward_mode(function, lambda p, d, _: d[0] * jnp.log(p[1]) + d[1] * p[0] / p[1])
 
 
-@right(args="f32[7]")
-def log_of_the_normal_distribution():
-    """e^{log φ − log Φ}."""
-
-    def tangents(primals, dots, y):
-        return dots[0] * jnp.exp(-(primals[0] ** 2) / 2 - math.log(2 * math.pi) / 2 - y)
-
-    return forward_mode(lambda x: sp.log_ndtr(x), tangents)
-
-
 @right(args="f32[6]>0 f32[6]>0")
 def log_beta():
     """Digammas."""
