@@ -55,7 +55,8 @@ def called(equation):
 def settles(closed) -> bool:
     """Whether a traced function has a loop that goes on until some number is small enough."""
     loops = [e.params for e in equations(closed) if e.primitive.name == "while"] if closed is not None else []
-    return any(_asks(inner) and not _counts(loop, inner) for loop in loops for inner in equations(loop["cond_jaxpr"]))
+    asking = (_asks(inner) and not _counts(loop, inner) for loop in loops for inner in equations(loop["cond_jaxpr"]))
+    return any(asking) or any(map(_flags, loops))
 
 
 def settled(closed, arguments):
@@ -69,6 +70,9 @@ def settled(closed, arguments):
         outputs = _while(params, inputs, inside)
         ask, _, start, _ = _parts_of_while(params, inputs)
         before, after = (_compared(params, [*ask, *carry]) for carry in (start, outputs))
+        if not before and (flags := _flags(params)):  # where none goes on from the start, nothing is searched
+            before, after = ([carry[i] for i in flags] for carry in (start, outputs))
+            before, after = [*before, True], [*after, walk(params["cond_jaxpr"], [*ask, *start])[0]]
         ends.append(jnp.any(jnp.asarray([jnp.any(x != y) for x, y in zip(before, after, strict=True)] or [True])))
         return outputs
 
@@ -88,6 +92,35 @@ def _compared(loop, arguments) -> list:
 
     walk(loop["cond_jaxpr"], arguments, noted)
     return found
+
+
+def _flags(loop) -> list[int]:
+    """Which booleans and integers that a loop carries are asked by its condition, and set by comparing floats."""
+    ask, body = loop["cond_jaxpr"].jaxpr, loop["body_jaxpr"].jaxpr
+    still = [True] * loop["body_nconsts"] + _counters(loop)[0]
+    known = {id(atom) for atom, counts in zip(body.invars, still, strict=True) if counts}
+
+    def compares(equation):
+        inside = (inner for function in inner_jaxprs(equation) for inner in equations(function))
+        here = _asks(equation) and not all(hasattr(atom, "val") or id(atom) in known for atom in equation.invars)
+        return here or any(map(_asks, inside))
+
+    asked, carried = _behind(ask, ask.outvars)[1], ask.invars[loop["cond_nconsts"] :]
+    return [
+        i
+        for i, (atom, out) in enumerate(zip(carried, body.outvars, strict=True))
+        if id(atom) in asked and kind_of(atom.aval) != "float" and any(map(compares, _behind(body, [out])[0]))
+    ]
+
+
+def _behind(jaxpr, results) -> tuple[list, set]:
+    """The equations that some results need, and the `id` of all atoms that these read."""
+    read, found = set(map(id, results)), []
+    for equation in reversed(jaxpr.eqns):
+        if any(id(out) in read for out in equation.outvars):
+            found.append(equation)
+            read.update(map(id, equation.invars))
+    return found, read
 
 
 def _asks(equation) -> bool:

@@ -1,6 +1,7 @@
 """Derivatives in the ways that published packages write them, where a checker could take the way for a mistake."""
 
 import jax.numpy as jnp
+from jax import lax
 from jax.extend.core import Primitive
 from jax.interpreters import ad, batching, mlir
 
@@ -42,3 +43,37 @@ def primitive_without_a_batch_of_weights_and_a_slope_without_them():
     """The weights are left out of the backward pass."""
     function = weighed()
     return by_hand(function, lambda x: (function(x), x), lambda x, y_bar: (y_bar * jnp.cos(x * weights_of(x)),))
+
+
+# --- a search that carries whether it is done, as a boolean ----------------------------------------------------------
+
+
+def fixed_point(a):
+    """x = cos(x) / 2 + a.  Whether it is close enough is found in a step, and the next one is asked that alone."""
+
+    def step(state):
+        x, _, count = state
+        new = 0.5 * jnp.cos(x) + a
+        return new, jnp.max(jnp.abs(new - x)) < 1e-6, count + 1
+
+    return lax.while_loop(lambda state: ~state[1] & (state[2] < 256), step, (jnp.zeros_like(a), False, 0))[0]
+
+
+def fixed_point_case(slope):
+    def forward(a):
+        x = fixed_point(a)
+        return x, x
+
+    return by_hand(fixed_point, forward, lambda x, y_bar: (y_bar * slope(x),))
+
+
+@right(args="f32[4]")
+def fixed_point_that_carries_whether_it_is_done():
+    """By the theorem of implicit functions.  Source: optimistix, equinox."""
+    return fixed_point_case(lambda x: 1 / (1 + 0.5 * jnp.sin(x)))
+
+
+@wrong("sign", "missing_term", "local_derivative", "factor", args="f32[4]")
+def fixed_point_that_carries_whether_it_is_done_and_turns_the_sine():
+    """Divided by 1 − sin(x) / 2."""
+    return fixed_point_case(lambda x: 1 / (1 - 0.5 * jnp.sin(x)))
