@@ -316,10 +316,10 @@ def exponential_forward(a):
 
 def divided(values):
     """(exp λᵢ − exp λⱼ) / (λᵢ − λⱼ), and exp λ where they are equal."""
-    gap = values[:, None] - values
-    near = jnp.abs(gap) < 1e-3
-    mean = jnp.exp((values[:, None] + values) / 2)
-    return jnp.where(near, mean * (1 + gap**2 / 24), mean * 2 * jnp.sinh(gap / 2) / jnp.where(near, 1, gap))
+    above, gap = jnp.maximum(values[:, None], values), jnp.abs(values[:, None] - values)
+    near = gap < 1e-3
+    slope = jnp.where(near, 1 - gap / 2 + gap**2 / 6, -jnp.expm1(-gap) / jnp.where(near, 1, gap))
+    return jnp.exp(above) * slope
 
 
 @right(args="f32[4,4]", truth=series)

@@ -132,12 +132,14 @@ def ray_and_box():
         origin, direction, corner, size = saved
         wide = jnp.abs(size) + 0.5
         low, high = (corner - origin) / direction, (corner + wide - origin) / direction
+        still = direction == 0  # along the face, which is never met
         near, far = jnp.minimum(low, high), jnp.maximum(low, high)
         at = [near == near.max(-1, keepdims=True), far == far.min(-1, keepdims=True)]
         g = [m * bar[:, None] / m.sum(-1, keepdims=True) for m, bar in zip(at, bars, strict=True)]
         half = low == high
         g_low = jnp.where(half, (g[0] + g[1]) / 2, jnp.where(low < high, g[0], g[1]))
         g_high = jnp.where(half, (g[0] + g[1]) / 2, jnp.where(low < high, g[1], g[0]))
+        direction, low, high = (jnp.where(still, 1, a) for a in (direction, low, high))
         both = (g_low + g_high) / direction
         return (
             -both,
