@@ -1,12 +1,14 @@
 """What is told of a derivative, and not held against it, at values that nobody gave."""
 
+import jax
 import numpy as np
 
 from .allowance import SLACK, scale, unit
 from .discrepancy import discrepancy
+from .kinks import floating
 from .tracing.widening import CannotWiden
 
-HUGE = "huge"  # values in the thousands
+HUGE, MINUTE = "huge", "minute"  # values in the thousands, and below the smallest number that the function knows
 OUTERMOST = ("ends", "infinities", "infinite rows", "missing", HUGE)
 
 
@@ -61,7 +63,7 @@ def _digits_lost(session, trial, dtype, place, apart):
     As long as half of the digits are left, or those, and of numbers in the thousands without that, it is told.
     """
     local, truth = session.local(trial.primals, dtype), session.measured(trial, dtype)
-    u, size = unit(local.unit), max(map(scale, truth.truth[0]), default=0.0)
+    u, size = unit(local.unit), max(map(scale, [*truth.truth[0], *_kept(session, trial, dtype)]), default=0.0)
     whole, allowance = scale(truth.truth[1][place]), truth.allowance[1][place]
     unsure = scale(allowance) >= whole / 2  # rounding alone leaves no digit: what it may do, a few copies do not tell
     few = apart.absolute > min(max(np.sqrt(u), SLACK * u * size), 0.5) * whole and not unsure
@@ -79,9 +81,20 @@ def _digits_lost(session, trial, dtype, place, apart):
     return ("right", f"the formula is right; {left} are left here") if exact and exact.ratio <= 1 else None
 
 
+def _kept(session, trial, dtype) -> list:
+    """The numbers that the forward pass keeps for the backward pass."""
+    local = session.local(trial.primals, dtype)
+    try:
+        with local.precision():
+            kept = jax.device_get(local.forward_pass(session.rounded(trial, dtype).primals).kept)
+    except (TypeError, ValueError, NotImplementedError):  # as what runs under jit alone says
+        return []
+    return [np.asarray(a, np.float64) for a in kept if floating(a)]
+
+
 def _overflows(session, trial, dtype, place, value):
-    """In the thousands, what autodiff of the definition overflows at may overflow."""
-    if trial.words != HUGE or np.isfinite(value).all():
+    """In the thousands, or of their reciprocals, what autodiff of the definition overflows at may overflow."""
+    if trial.words not in (HUGE, MINUTE) or np.isfinite(value).all():
         return None
     try:
         theirs = session.local(trial.primals, dtype).autodiff(trial.primals, trial.cotangent)[1][place]

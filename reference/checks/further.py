@@ -96,16 +96,25 @@ def precision(session: Session) -> Iterator[Finding]:
             refused.append(f"{dtype}: {first_line(error)}")
             continue
         if any(f.verdict == "wrong" for f in findings):
-            bad = _lost_by_autodiff(session, trial, dtype)
-            excuse = {
-                "verdict": "abstained",
-                "message": f"autodiff of the definition fails in {dtype} too",
-                "diagnosis": None,
-            }
-            findings = [dataclasses.replace(f, **excuse) if f.leaf in bad and not f.ok else f for f in findings]
+            excuse = {"verdict": "abstained", "diagnosis": None}
+            lost = excuse | {"message": f"autodiff of the definition fails in {dtype} too"}
+            bad = dict.fromkeys(_lost_by_autodiff(session, trial, dtype), lost)
+            if _leaves(session, trial, dtype):  # it was not written for that one
+                bad |= {
+                    f.leaf: excuse | {"message": f"{f.message}; the function itself leaves {dtype} for another"}
+                    for f in findings
+                    if f.fault == "structure" and f.message.startswith("the dtype")
+                }
+            findings = [dataclasses.replace(f, **bad[f.leaf]) if f.leaf in bad and not f.ok else f for f in findings]
         yield from findings
     if len(refused) == len(others):
         raise CannotTell(f"the function refuses other dtypes ({'; '.join(refused)})")
+
+
+def _leaves(session, trial, dtype) -> bool:
+    """Whether a function of this dtype gives another: constants of a wider one are part of it."""
+    outputs = session.local(trial.primals, dtype).outputs
+    return all(str(o.dtype) != dtype for o in outputs if jax.dtypes.issubdtype(o.dtype, np.floating))
 
 
 def _lost_by_autodiff(session, trial, dtype) -> set[str]:

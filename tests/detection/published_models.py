@@ -87,3 +87,63 @@ def perturbed_maximum_without_its_baseline_in_the_backward_pass():
         return perturbed(x, 1), x
 
     return by_hand(lambda x: perturbed(x, 1), forward, lambda x, g: jax.vjp(lambda x: perturbed(x, 0), x)[1](g))
+
+
+# --- a table of a wider dtype: what comes of fewer digits has more of them --------------------------------------------
+
+
+def turned(x, way=1.0):
+    angles = way * jnp.linspace(0, 1, 10, dtype=jnp.float32).reshape(5, 2)[: x.shape[0]]
+    a, b = jnp.split(x, 2, -1)
+    return jnp.concatenate([a * jnp.cos(angles) - b * jnp.sin(angles), b * jnp.cos(angles) + a * jnp.sin(angles)], -1)
+
+
+@right(args="f32[5,4]")
+def rotary_embedding_by_a_table_in_single_precision():
+    """In bfloat16 it gives float32 and takes it back, and was not written for that.  Source: rotary embeddings."""
+    return by_hand(lambda x: turned(x), lambda x: (turned(x), None), lambda _, g: (turned(g, -1.0),))
+
+
+@wrong("structure", "dtype", "located", "cancellation", args="bf16[5,4]")
+def rotary_embedding_whose_cotangent_is_wider():
+    """The same, of an example in bfloat16, which comes back in float32."""
+    return by_hand(lambda x: turned(x), lambda x: (turned(x), None), lambda _, g: (turned(g, -1.0),))
+
+
+# --- attention whose forward pass counts in powers of two ------------------------------------------------------------
+
+LOG2_E = 1.4426950408889634
+
+
+def attention(q, k, v):
+    return jax.nn.softmax(q @ k.T / 4) @ v
+
+
+def flash_case(kept):
+    def forward(q, k, v):
+        scores = q @ k.T * (LOG2_E / 4)
+        top = scores.max(-1)
+        p = jnp.exp2(scores - top[:, None])
+        total = p.sum(-1)
+        out = p @ v / total[:, None]
+        return out, (q, k, v, out, kept(top + jnp.log2(total)))
+
+    def backward(saved, g):
+        q, k, v, out, lse = saved
+        p = jnp.exp(q @ k.T / 4 - lse[:, None])
+        scores_bar = p * (g @ v.T - (g * out).sum(-1, keepdims=True)) / 4
+        return scores_bar @ k, scores_bar.T @ q, p.T @ g
+
+    return by_hand(attention, forward, backward)
+
+
+@right(args="f32[16,16] f32[16,16] f32[16,16]")
+def attention_in_powers_of_two():
+    """Of scores in the thousands the logarithm is kept in another base, and loses digits.  Source: jax.experimental."""
+    return flash_case(lambda lse: lse / LOG2_E)
+
+
+@wrong("wrong_residual", "factor", "local_derivative", "located", "values", args="f32[4,6] f32[4,6] f32[4,6]")
+def attention_whose_logarithm_stays_in_base_two():
+    """The backward pass takes it for a natural one."""
+    return flash_case(lambda lse: lse)
