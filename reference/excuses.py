@@ -72,6 +72,8 @@ def _digits_lost(session, trial, dtype, place, apart):
     if (trial.given and dtype == session.subject.dtype) or (few and not beyond):
         return None
     left = f"{-np.log10(max(apart.relative, u)):.1f} of {-np.log10(u):.1f} digits"
+    if dtype == "float64":  # which nothing is wider than
+        return ("right", f"{left} are left here") if apart.absolute <= SLACK * u * size * whole else None
     at = session.rounded(trial, dtype)
     try:
         value = np.asarray(local.formula(at.primals, at.cotangent)[1][place])

@@ -265,9 +265,9 @@ class Session:
                 yield note(make(verdict="wrong", ratio=np.inf, message=fault, fault="structure"))
                 continue
             value, truth, allowance = np.asarray(got[i], np.float64), truths[i], allowances[i]
-            if is_output and not np.any(truth):  # what cancels is as exact as what went in
-                size = max((scale(a) for a in trial.primals if floating(a)), default=0.0)
-                allowance = allowance + SLACK * unit(local.unit) * size
+            if not np.any(truth):  # what cancels is as exact as what went in
+                into = trial.primals if is_output else trial.cotangent
+                allowance = allowance + SLACK * unit(local.unit) * max(map(scale, filter(floating, into)), default=0.0)
             apart = discrepancy(value, truth, allowance, local.unit)
             settled = np.isfinite(truth).all()
             fits = settled and apart is not None and apart.ratio <= 1
