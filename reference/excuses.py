@@ -60,27 +60,44 @@ def _digits_lost(session, trial, dtype, place, apart):
 
     What is kept for the backward pass is rounded, and where it is large, as a log-sum-exp of large numbers, the
     rounding shows: the exponential of a logarithm that came out before is off by as many roundings as that is large.
-    As long as half of the digits are left, or those, and of numbers in the thousands without that, it is told.
+    As long as half of the digits are left, or those, and of numbers in the thousands without that, it is told; and
+    where nothing is lost but some roundings of what the derivative usually is, as in the sum behind an opaque sample.
     """
     local, truth = session.local(trial.primals, dtype), session.measured(trial, dtype)
     u, size = unit(local.unit), max(map(scale, [*truth.truth[0], *_kept(session, trial, dtype)]), default=0.0)
     whole, allowance = scale(truth.truth[1][place]), truth.allowance[1][place]
     unsure = scale(allowance) >= whole / 2  # rounding alone leaves no digit: what it may do, a few copies do not tell
-    few = apart.absolute > min(max(np.sqrt(u), SLACK * u * size), 0.5) * whole and not unsure
+    nothing = SLACK * usual(session, trial, dtype, place)  # times a rounding: where the derivative dies away
+    few = apart.absolute > max(min(max(np.sqrt(u), SLACK * u * size), 0.5) * whole, u * nothing) and not unsure
     few = few or not np.isfinite(apart.absolute)
     beyond = trial.words == HUGE and np.isfinite(apart.absolute)
     if (trial.given and dtype == session.subject.dtype) or (few and not beyond):
         return None
     left = f"{-np.log10(max(apart.relative, u)):.1f} of {-np.log10(u):.1f} digits"
     if dtype == "float64":  # which nothing is wider than
-        return ("right", f"{left} are left here") if apart.absolute <= SLACK * u * size * whole else None
+        return ("right", f"{left} are left here") if apart.absolute <= u * max(SLACK * size * whole, nothing) else None
     at = session.rounded(trial, dtype)
     try:
         value = np.asarray(local.formula(at.primals, at.cotangent)[1][place])
     except (CannotWiden, TypeError, ValueError, NotImplementedError):
         return "abstained", f"{left} are left here, and what runs inside cannot be run with more of them"
-    exact = discrepancy(value, truth.truth[1][place], truth.allowance[1][place], local.unit)
+    exact = discrepancy(value, truth.truth[1][place], allowance + unit("float64") * nothing, local.unit)
     return ("right", f"the formula is right; {left} are left here") if exact and exact.ratio <= 1 else None
+
+
+def usual(session, trial, dtype, place) -> float:
+    """How large the cotangent of a leaf is at the example, or what comes in, or what the output would feel.
+
+    Of numbers no smaller than the example's the output ⟨ȳ, y⟩ / x: less than its rounding is nothing to it.
+    """
+    truths = (session.measured(each, dtype).truth[1][place] for each in session.example)
+    size, pairs = (
+        scale(trial.primals[place]),
+        zip(trial.cotangent, session.measured(trial, dtype).truth[0], strict=True),
+    )
+    felt = sum(float(np.sum(np.abs(bar * out))) for bar, out in pairs) / size if size else 0.0
+    larger = size >= scale(session.subject.example[place])
+    return max(*map(scale, (*truths, *trial.cotangent)), felt if larger else 0.0)
 
 
 def _kept(session, trial, dtype) -> list:

@@ -144,7 +144,7 @@ def beside(at: Trial, unit_of: str):
         yield dataclasses.replace(at, primals=tuple(a if m is None else a * (1 + way * m) for a, m in moved))
 
 
-def without_cancelling(unit_of: str, at: Trial, before: Yardstick, found, usual, answer) -> Yardstick:
+def without_cancelling(unit_of: str, before: Yardstick, found, usual, answer) -> Yardstick:
     """The yardstick by differences, of leaves where rounding leaves autodiff no digit and what came is far from them.
 
     Autodiff that is unstable is no excuse for agreeing with it.  What differences do beside the point is what rounding
@@ -152,7 +152,7 @@ def without_cancelling(unit_of: str, at: Trial, before: Yardstick, found, usual,
     as well: p − 1, where a class is certain, has them.
 
     found   estimates at the point and beside it
-    usual   the cotangents at the example, of several trials
+    usual   how large the cotangents are at the example, or what comes in
     answer  the cotangents that came
     """
     u = unit(unit_of)
@@ -162,10 +162,9 @@ def without_cancelling(unit_of: str, at: Trial, before: Yardstick, found, usual,
             return truth, allowance
         slope, *others = (each.value[i] for each in found)
         doubt = SLACK * np.max([each.error[i] for each in found], axis=0)
-        size = max(scale(a) for a in (*(bars[i] for bars in usual), *at.cotangent))
         with np.errstate(invalid="ignore"):
             room = doubt + np.max([np.abs(other - slope) for other in others], axis=0)
-            room = room + np.sqrt(u) * scale(slope) + SLACK * (u * size + least(unit_of))
+            room = room + np.sqrt(u) * scale(slope) + SLACK * (u * usual[i] + least(unit_of))
             apart = discrepancy(np.asarray(answer[i], np.float64), slope, room, unit_of)
         return (slope, room) if apart and apart.ratio > 1 else (truth, allowance)
 

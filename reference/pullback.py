@@ -136,15 +136,22 @@ class _Rounding:
         return _Rounding(self.factors, self.terms, self.uses, step * STRIDE)
 
     def __call__(self, array, ulps=0.0):
-        if not jax.config.jax_enable_x64 or jnp.result_type(array) != jnp.float64:
+        dtype = jnp.result_type(array)
+        if not jax.config.jax_enable_x64 or dtype not in (jnp.float64, jnp.complex128):
             return array  # what a definition computes in a dtype of its own is not rounded anew
-        array = jnp.asarray(array)
+        if dtype == jnp.complex128:  # whose parts are off by what their modulus is rounded by
+            size = lax.abs(array)
+            return lax.complex(*(self._moved(part, ulps, size) for part in (lax.real(array), lax.imag(array))))
+        return self._moved(jnp.asarray(array), ulps)
+
+    def _moved(self, array, ulps, size=None):
         self.uses += 1
         shape, start = jnp.shape(array), self.uses * 131 % NOISE_LENGTH
         factors = self._usual if ulps == ULPS else _beyond(self.factors, ulps)
         factor, term = (lax.reshape(self._window(row, start, math.prod(shape)), shape) for row in (factors, self.terms))
         still = lax.eq(array, lax.full_like(array, 0))
-        return lax.select(still, array, lax.add(lax.mul(array, factor), term))  # a zero is a zero in every dtype
+        moved = lax.mul(array, factor) if size is None else lax.add(array, lax.mul(size, lax.sub(factor, 1.0)))
+        return lax.select(still, array, lax.add(moved, term))  # a zero is a zero in every dtype
 
     def _window(self, row, start, size):
         if start + size > NOISE_LENGTH:

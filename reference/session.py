@@ -15,7 +15,7 @@ import numpy as np
 from .allowance import COPIES, SLACK, Yardstick, scale, unit
 from .blame import by_differences
 from .discrepancy import discrepancy, tells
-from .excuses import excuse, no_slope
+from .excuses import excuse, no_slope, usual
 from .finding import CannotTell, Finding
 from .kinks import at_odds, between, floating, focus, jumps, neighbours
 from .local import Local
@@ -231,8 +231,8 @@ class Session:
         found = [self.differences(point, dtype) for point in beside(at, local.unit)]
         if None in found or self.function_fails(trial, dtype, answer):
             return False
-        usual = [self.measured(each, dtype).truth[1] for each in self.example]
-        told = without_cancelling(local.unit, at, before, found, usual, answer[1])
+        usually = [c and usual(self, trial, dtype, i) for i, c in enumerate(self.subject.differentiated)]
+        told = without_cancelling(local.unit, before, found, usually, answer[1])
         self._measured[id(trial), dtype] = trial, told
         return any(a is not b for a, b in zip(told.truth[1], before.truth[1], strict=True))
 

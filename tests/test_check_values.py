@@ -1,5 +1,6 @@
 """What `check` tries besides the example: indices twice, labels that are ignored, empty rows, lengths set apart."""
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
@@ -219,3 +220,16 @@ def test_autodiff_that_cancels_is_no_excuse_for_agreeing_with_it():
     for slope, ok in ((naive, False), (stable, True)):
         by_slope = by_hand(sinc, lambda x: (sinc(x), x), lambda x, y_bar, slope=slope: (y_bar * slope(x),))
         assert check(by_slope, x, checks="values", reproduce=False).ok == ok, slope
+
+
+def test_rounding_of_complex_numbers_is_allowed():
+    """log cosh z as z + log(1 + e^{−2z}): what autodiff of it loses at small z, tanh z does not."""
+
+    def log_cosh(z):
+        return z + jnp.log1p(jnp.exp(-2 * z))
+
+    by_tanh = by_hand(log_cosh, lambda z: (log_cosh(z), z), lambda z, y_bar: (y_bar * jnp.tanh(z),))
+    z = np.array([0.5 - 0.25j, 0.125 + 1j, 0.75 + 0.5j])
+    with jax.enable_x64(True):
+        result = check(by_tanh, z, checks=("truth", "values"), reproduce=False)
+    assert result.ok, result

@@ -147,3 +147,41 @@ def attention_in_powers_of_two():
 def attention_whose_logarithm_stays_in_base_two():
     """The backward pass takes it for a natural one."""
     return flash_case(lambda lse: lse)
+
+
+# --- light along a ray: what lies behind a sample, as the whole sum without what lies before -------------------------
+
+
+def light(density, colour, step):
+    clear = jnp.exp(-density * step)
+    before = jnp.concatenate([jnp.ones_like(clear[:1]), jnp.cumprod(clear)[:-1]])
+    return (before * (1 - clear)) @ colour
+
+
+def light_forward(density, colour, step):
+    depth = density * step
+    before = jnp.exp(-(jnp.cumsum(depth) - depth))
+    weights = before * (1 - jnp.exp(-depth))
+    return weights @ colour, (density, colour, step, weights, before)
+
+
+def light_case(behind):
+    def backward(saved, g):
+        density, colour, step, weights, before = saved
+        heard = colour @ g
+        depth_bar = before * jnp.exp(-density * step) * heard - behind(weights * heard)
+        return depth_bar * step, jnp.outer(weights, g), depth_bar * density
+
+    return by_hand(light, light_forward, backward)
+
+
+@right(args="f32[6]>0.1<2 f32[6,3]>0 f32[6]>0.1<0.5")
+def light_behind_by_the_whole_sum():
+    """Behind an opaque sample a few roundings of the sum are left, where nothing is.  Source: kernels for NeRF."""
+    return light_case(lambda w: jnp.sum(w) - jnp.cumsum(w))
+
+
+@wrong("local_derivative", "missing_path", "wrong_residual", args="f32[6]>0.1<2 f32[6,3]>0 f32[6]>0.1<0.5")
+def light_behind_with_the_sample_itself():
+    """The sum from a sample on, where that behind it is asked for."""
+    return light_case(lambda w: jnp.sum(w) - jnp.cumsum(w) + w)
