@@ -302,3 +302,15 @@ def test_a_maximum_held_constant_is_differentiated_twice_without_a_warning():
     by_hand.defvjp(lambda x: (soft(x),) * 2, lambda y, y_bar: (y * (y_bar - jnp.sum(y * y_bar)),))
     result = check(by_hand, np.array([0.5, -1.0, 2.0], np.float32), checks="second_order")
     assert result.ok, str(result)
+
+
+@pytest.mark.parametrize(("for_ids", "ok"), [(lambda g: None, True), (lambda g: 0 * g, True), (lambda g: g, False)])
+def test_floats_for_integers_are_found_though_jax_drops_them(for_ids, ok):
+    rows = jax.custom_vjp(lambda table, ids: table[ids])
+    rows.defvjp(
+        lambda table, ids: (table[ids], (table, ids)),
+        lambda kept, y_bar: (jnp.zeros_like(kept[0]).at[kept[1]].add(y_bar), for_ids(y_bar.sum(-1))),
+    )
+    result = check(rows, np.ones((3, 2), np.float32), np.array([0, 2, 2]), checks="structure")
+    assert result.ok == ok
+    assert [finding.leaf for finding in result.failures] == [] if ok else ["ids"]

@@ -4,7 +4,11 @@ import dataclasses
 import functools
 from collections.abc import Iterator
 
+import jax
+import jax.numpy as jnp
 import numpy as np
+
+from manual_backprop.signature import kind_of
 
 from ..finding import Finding
 from ..points import constants
@@ -30,6 +34,7 @@ def structure(session: Session) -> Iterator[Finding]:
     """Every float argument gets a cotangent of its own shape and dtype; integers and keys get none."""
     trial, dtype = session.example[0], session.subject.dtype
     _, bars = session.answer(trial, dtype)
+    dropped = _dropped(session, trial)
     for name, bar, primal, chosen in zip(
         session.subject.names,
         bars,
@@ -43,6 +48,41 @@ def structure(session: Session) -> Iterator[Finding]:
             weak = fault is None and getattr(bar, "weak_type", False)
             fault = "the cotangent is weakly typed, the argument is not" if weak else fault
             yield make("wrong", ratio=np.inf, message=fault, fault="structure") if fault else make("right")
+        elif name in dropped:
+            message = "it has no cotangent, and JAX drops the floats that came back for it; return None"
+            found = make("wrong", ratio=np.inf, message=message, fault="structure")
+            yield dataclasses.replace(found, dtype=str(primal.dtype))
+
+
+def _dropped(session, trial) -> list[str]:
+    """The integers that the backward pass itself gives floats for: JAX drops them, so that nothing else shows it."""
+    subject, dtype = session.subject, session.subject.dtype
+    function, local = subject.function, session.local(trial.primals, dtype)
+    if not isinstance(function, jax.custom_vjp) or function.symbolic_zeros:
+        return []
+    with local.precision():
+        args = subject.assemble(map(jnp.asarray, subject.cast(trial.primals, dtype)))
+        given = [i for i in range(len(args)) if i not in subject.static]
+        whole = [place for place, i in enumerate(given) if kind_of(args[i]) == "integer"]
+
+        def bars():
+            out, kept = function.fwd(*args)
+            found = function.bwd(*(args[i] for i in sorted(subject.static)), kept, jax.tree.map(_cotangent, out))
+            return [found[place] if kind_of(found[place]) == "float" else None for place in whole]
+
+        try:
+            heard = [bar is not None for bar in jax.eval_shape(bars)]
+            heard = [np.any(bar) for bar in bars()] if any(heard) else heard
+        except Exception:  # as of what runs under jit alone, or in float32; the form is judged elsewhere
+            return []
+    leaves = [len(jax.tree.leaves(a, is_leaf=lambda part: part is None)) for a in args]
+    names = {leaf.place: leaf.name for leaf in subject.leaves}
+    return [names[sum(leaves[: given[place]])] for place, h in zip(whole, heard, strict=True) if h]
+
+
+def _cotangent(out):
+    inexact = jnp.issubdtype(jnp.result_type(out), jnp.inexact)
+    return jnp.ones_like(out) if inexact else np.zeros(np.shape(out), jax.dtypes.float0)
 
 
 @named
