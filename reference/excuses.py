@@ -9,6 +9,7 @@ from .kinks import floating
 from .tracing.widening import CannotWiden
 
 HUGE, MINUTE = "huge", "minute"  # values in the thousands, and below the smallest number that the function knows
+EARLY = "a search stops early here; if it went on, this is what it would tend to"
 OUTERMOST = ("ends", "infinities", "infinite rows", "missing", HUGE)
 
 
@@ -16,6 +17,8 @@ def excuse(session, trial, dtype, place, value, apart) -> tuple[str, str] | None
     """The verdict on a cotangent that is off; None where it is wrong."""
     if trial.words.startswith("length 0") and not np.isfinite(value).all():
         return "abstained", "of nothing at all: not finite, as a mean of no numbers"
+    if place is not None and unfinished(session, trial, dtype, place):
+        return "right", EARLY
     if not trial.given and _searched(session, trial, dtype, place, apart):
         return "abstained", "what searches is as exact as it stops, and half of the digits are left here"
     if place is None:  # of an output
@@ -53,6 +56,19 @@ def _searched(session, trial, dtype, place, apart):
     sizes = [scale(a) for a in session.measured(trial, dtype).truth[place is not None] if a is not None]
     half = np.sqrt(unit(session.local(trial.primals, dtype).unit))
     return apart.absolute <= half * max(sizes, default=0.0)
+
+
+def unfinished(session, trial, dtype, place) -> bool:
+    """Whether definition and formula agree where their searches go on: both stop as early as they were asked to."""
+    local, at = session.local(trial.primals, dtype), session.rounded(trial, dtype)
+    if not session.searches or session.subject.outside:
+        return False
+    try:
+        truth, value = (np.asarray(bars[place]) for bars in local.in_the_end(at.primals, at.cotangent))
+    except Exception:  # what a stranger's loop has against more steps
+        return False
+    apart = discrepancy(value, truth, session.measured(trial, dtype).allowance[1][place], local.unit)
+    return apart is not None and apart.ratio <= 1
 
 
 def _digits_lost(session, trial, dtype, place, apart):

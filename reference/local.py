@@ -18,7 +18,7 @@ from .oracles.outside import OUTSIDE, called_back
 from .precision import compiled
 from .pullback import program, pull, to_numpy
 from .subject import Subject, Unusable
-from .tracing.interpreter import equations, open_jaxpr, settled, settles, walk
+from .tracing.interpreter import equations, on_and_on, open_jaxpr, settled, settles, walk
 from .tracing.widening import CannotWiden, coarsest, kind, steadied, unstopped, widened
 
 
@@ -270,6 +270,20 @@ class Local:
         """The derivative by hand as it was traced in the dtype, run in float64: its formula, without its rounding."""
         with jax.enable_x64(True), jax.default_matmul_precision("highest"):
             return self._formula(primals, cotangent)
+
+    def in_the_end(self, primals, cotangent):
+        """(cotangents of the definition, cotangents by hand) in float64, if every search of them went on for longer."""
+        with jax.enable_x64(True), jax.default_matmul_precision("highest"):
+            definition, by_hand = self._on_and_on
+            return definition(primals, cotangent).value, by_hand(primals, cotangent)[1]
+
+    @functools.cached_property
+    def _on_and_on(self):
+        structure = jax.tree.structure(self.by_hand[1])
+        cotangent = [np.zeros(o.shape) for o in self.outputs]
+        formula = jax.make_jaxpr(widened(self.by_hand[0]))(*self.wide, *cotangent)
+        by_hand = compiled(lambda primals, bars: structure.unflatten(on_and_on(formula, [*primals, *bars])))
+        return ORACLES["jacfwd"].__wrapped__(lambda *primals: tuple(on_and_on(self.equations, primals))), by_hand
 
     def cast_outputs(self, cotangent) -> tuple:
         """A cotangent in the dtypes of the outputs."""

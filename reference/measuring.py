@@ -148,14 +148,17 @@ def without_cancelling(unit_of: str, before: Yardstick, found, usual, answer) ->
     """The yardstick by differences, of leaves where rounding leaves autodiff no digit and what came is far from them.
 
     Autodiff that is unstable is no excuse for agreeing with it.  What differences do beside the point is what rounding
-    of the arguments does.  A few roundings of what comes in, or of the derivative as it is at the example, are allowed
-    as well: p − 1, where a class is certain, has them.
+    of the arguments does; digits that the function itself loses inside, its derivative loses as well.  A few roundings
+    of what comes in, or of the derivative as it is at the example, are allowed too: p − 1, where a class is certain,
+    has them.
 
     found   estimates at the point and beside it
     usual   how large the cotangents are at the example, or what comes in
     answer  the cotangents that came
     """
     u = unit(unit_of)
+    outputs = [(scale(reach), scale(out)) for reach, out in zip(before.allowance[0], before.truth[0], strict=True)]
+    inside = max(reach / size if size else np.inf for reach, size in outputs)
 
     def one(i, truth, allowance):
         if truth is None or not truth.size or tells(truth, allowance, unit_of):
@@ -164,7 +167,7 @@ def without_cancelling(unit_of: str, before: Yardstick, found, usual, answer) ->
         doubt = SLACK * np.max([each.error[i] for each in found], axis=0)
         with np.errstate(invalid="ignore"):
             room = doubt + np.max([np.abs(other - slope) for other in others], axis=0)
-            room = room + np.sqrt(u) * scale(slope) + SLACK * (u * usual[i] + least(unit_of))
+            room = room + (np.sqrt(u) + SLACK * inside) * scale(slope) + SLACK * (u * usual[i] + least(unit_of))
             apart = discrepancy(np.asarray(answer[i], np.float64), slope, room, unit_of)
         return (slope, room) if apart and apart.ratio > 1 else (truth, allowance)
 

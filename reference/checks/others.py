@@ -10,6 +10,7 @@ import numpy as np
 
 from ..allowance import SLACK, unit
 from ..discrepancy import discrepancy
+from ..excuses import EARLY, unfinished
 from ..finding import CannotTell, Finding
 from ..oracles import adjoint, adjoint_differences
 from ..oracles.estimates import Abstains
@@ -44,7 +45,8 @@ def _against(session, check, name):
         if apart is None or not np.isfinite(room).any():
             yield make("abstained", message="the oracle cannot tell here")
         else:
-            yield make("wrong" if apart.ratio > 1 else "right", **vars(apart))
+            found = make("wrong" if apart.ratio > 1 else "right", **vars(apart))
+            yield make("abstained", message=EARLY) if not found.ok and unfinished(session, trial, dtype, i) else found
 
 
 @contextlib.contextmanager
@@ -123,8 +125,16 @@ def adjoint_identity(session: Session) -> Iterator[Finding]:
     allowed = SLACK * identity.error + np.abs(identity.directions) @ np.where(np.isfinite(room), room, np.inf)
     off = np.abs(identity.discrepancy)
     ratio = float(np.max(np.where(np.isfinite(allowed) & (off > 0), off / allowed, 0), initial=0))
+    if ratio > 1:
+        _must_have_ended(session, trial, dtype)
     make = functools.partial(Finding, str(session.subject), "adjoint_identity", "all arguments", dtype)
     yield make("wrong" if ratio > 1 else "right", absolute=float(np.max(off)), ratio=ratio, example=trial.words)
+
+
+def _must_have_ended(session, trial, dtype):
+    """A search that stops early is of all arguments together neither here nor there."""
+    if all(unfinished(session, trial, dtype, i) for i, c in enumerate(session.subject.differentiated) if c):
+        raise CannotTell(EARLY)
 
 
 def _filled(session, bars):
@@ -172,6 +182,8 @@ def taylor(session: Session) -> Iterator[Finding]:
     if np.all(bent > 8 * floor[use][-4:]) and _order(steps[use][-4:], bent) < HALF_WAY:
         raise CannotTell("the function has a kink at the example: its slopes on either side differ")
     order = _order(steps[use][-4:], left[use][-4:])
+    if order <= HALF_WAY:
+        _must_have_ended(session, trial, dtype)
     make = functools.partial(Finding, str(session.subject), "taylor", "all arguments", dtype, example=trial.words)
     said = f"the remainder falls with h^{order:.2f}; with a right derivative it is h^2"
     yield make("right", message=said) if order > HALF_WAY else make("wrong", ratio=np.inf, message=said)

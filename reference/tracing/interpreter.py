@@ -18,6 +18,7 @@ def names(text: str) -> frozenset:
     return frozenset(text.split())
 
 
+LONGER = 4
 FOLDS = ("reduce", "scatter", "select_and", "cum")  # their inner function folds pairs of elements
 
 
@@ -54,9 +55,13 @@ def called(equation):
 
 def settles(closed) -> bool:
     """Whether a traced function has a loop that goes on until some number is small enough."""
-    loops = [e.params for e in equations(closed) if e.primitive.name == "while"] if closed is not None else []
-    asking = (_asks(inner) and not _counts(loop, inner) for loop in loops for inner in equations(loop["cond_jaxpr"]))
-    return any(asking) or any(map(_flags, loops))
+    return closed is not None and any(_searches(e.params) for e in equations(closed) if e.primitive.name == "while")
+
+
+def _searches(loop) -> bool:
+    """Whether one loop does."""
+    asking = (_asks(inner) and not _counts(loop, inner) for inner in equations(loop["cond_jaxpr"]))
+    return any(asking) or bool(_flags(loop))
 
 
 def settled(closed, arguments):
@@ -153,6 +158,11 @@ def _counters(loop) -> tuple[list[bool], frozenset]:
         return adds
 
     return list(map(evenly, body.outvars, body.invars[loop["body_nconsts"] :])), frozenset(steps)
+
+
+def on_and_on(closed, arguments) -> list:
+    """Run a traced function, every loop that ends when something is found going on for longer."""
+    return walk(closed, arguments, control=_ON_AND_ON)
 
 
 def bind(equation, inputs, **changed) -> list:
@@ -259,6 +269,24 @@ def _paced(params, inputs, inside):
     return lax.while_loop(lambda both: jnp.any(goes_on(both[0])), body, (start, start))[1]
 
 
+def _longer(params, inputs, inside):
+    """A search, and then LONGER times as many steps again, which nothing ends: what it would find if it went on."""
+    if not _searches(params):
+        return _while(params, inputs, inside)
+    ask, fixed, start, _ = _parts_of_while(params, inputs)
+
+    def goes_on(carry):
+        return inside(params["cond_jaxpr"], [*ask, *carry])[0]
+
+    def step(carry):
+        return inside(params["body_jaxpr"], [*fixed, *carry])
+
+    count, carry = lax.while_loop(
+        lambda counted: jnp.any(goes_on(counted[1])), lambda counted: (counted[0] + 1, step(counted[1])), (0, start)
+    )
+    return lax.fori_loop(0, LONGER * count, lambda _, carry: step(carry), carry)
+
+
 def _parts_of_while(params, inputs):
     """What its condition and its body are given, what it starts from, and whether all lanes go on together."""
     split = params["cond_nconsts"]
@@ -279,3 +307,4 @@ def _cond(params, inputs, inside):
 _COMPARES = names("gt ge lt le")
 _CONTROL = {"scan": _scan, "while": _while, "cond": _cond}
 _PACED = _CONTROL | {"while": _paced}
+_ON_AND_ON = _CONTROL | {"while": _longer}
