@@ -17,7 +17,7 @@ def excuse(session, trial, dtype, place, value, apart) -> tuple[str, str] | None
     """The verdict on a cotangent that is off; None where it is wrong."""
     if trial.words.startswith("length 0") and not np.isfinite(value).all():
         return "abstained", "of nothing at all: not finite, as a mean of no numbers"
-    if place is not None and unfinished(session, trial, dtype, place):
+    if place is not None and unfinished(session, trial, dtype, place, apart.absolute):
         return "right", EARLY
     if not trial.given and _searched(session, trial, dtype, place, apart):
         return "abstained", "what searches is as exact as it stops, and half of the digits are left here"
@@ -58,17 +58,26 @@ def _searched(session, trial, dtype, place, apart):
     return apart.absolute <= half * max(sizes, default=0.0)
 
 
-def unfinished(session, trial, dtype, place) -> bool:
-    """Whether definition and formula agree where their searches go on: both stop as early as they were asked to."""
-    local, at = session.local(trial.primals, dtype), session.rounded(trial, dtype)
+def unfinished(session, trial, dtype, place, off=0.0) -> bool:
+    """Whether definition and formula agree where their searches go on: both stop as early as they were asked to.
+
+    And whether what came is off by no more than they are by stopping.
+    """
+    local, at, before = (
+        session.local(trial.primals, dtype),
+        session.rounded(trial, dtype),
+        session.measured(trial, dtype),
+    )
     if not session.searches or session.subject.outside:
         return False
     try:
         truth, value = (np.asarray(bars[place]) for bars in local.in_the_end(at.primals, at.cotangent))
+        stopped = np.asarray(local.formula(at.primals, at.cotangent)[1][place])
+        early = max(scale(truth - before.truth[1][place]), scale(value - stopped))
     except Exception:  # what a stranger's loop has against more steps
         return False
-    apart = discrepancy(value, truth, session.measured(trial, dtype).allowance[1][place], local.unit)
-    return apart is not None and apart.ratio <= 1
+    apart = discrepancy(value, truth, before.allowance[1][place], local.unit)
+    return apart is not None and apart.ratio <= 1 and off <= SLACK * early
 
 
 def _digits_lost(session, trial, dtype, place, apart):
@@ -107,13 +116,10 @@ def usual(session, trial, dtype, place) -> float:
     Of numbers no smaller than the example's the output ⟨ȳ, y⟩ / x: less than its rounding is nothing to it.
     """
     truths = (session.measured(each, dtype).truth[1][place] for each in session.example)
-    size, pairs = (
-        scale(trial.primals[place]),
-        zip(trial.cotangent, session.measured(trial, dtype).truth[0], strict=True),
-    )
-    felt = sum(float(np.sum(np.abs(bar * out))) for bar, out in pairs) / size if size else 0.0
+    pairs = zip(trial.cotangent, session.measured(trial, dtype).truth[0], strict=True)
+    size, felt = scale(trial.primals[place]), sum(float(np.sum(np.abs(bar * out))) for bar, out in pairs)
     larger = size >= scale(session.subject.example[place])
-    return max(*map(scale, (*truths, *trial.cotangent)), felt if larger else 0.0)
+    return max(*map(scale, (*truths, *trial.cotangent)), felt / size if larger and size else 0.0)
 
 
 def _kept(session, trial, dtype) -> list:

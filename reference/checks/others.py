@@ -46,7 +46,8 @@ def _against(session, check, name):
             yield make("abstained", message="the oracle cannot tell here")
         else:
             found = make("wrong" if apart.ratio > 1 else "right", **vars(apart))
-            yield make("abstained", message=EARLY) if not found.ok and unfinished(session, trial, dtype, i) else found
+            early = not found.ok and unfinished(session, trial, dtype, i, apart.absolute)
+            yield make("abstained", message=EARLY) if early else found
 
 
 @contextlib.contextmanager
