@@ -10,12 +10,13 @@ from .tracing.widening import CannotWiden
 
 HUGE, MINUTE = "huge", "minute"  # values in the thousands, and below the smallest number that the function knows
 EARLY = "a search stops early here; if it went on, this is what it would tend to"
+NOTHING = "length 0"
 OUTERMOST = ("ends", "infinities", "infinite rows", "missing", HUGE)
 
 
 def excuse(session, trial, dtype, place, value, apart) -> tuple[str, str] | None:
     """The verdict on a cotangent that is off; None where it is wrong."""
-    if trial.words.startswith("length 0") and not np.isfinite(value).all():
+    if trial.words.startswith(NOTHING) and not np.isfinite(value).all():
         return "abstained", "of nothing at all: not finite, as a mean of no numbers"
     if place is not None and unfinished(session, trial, dtype, place, apart.absolute):
         return "right", EARLY
@@ -28,7 +29,7 @@ def excuse(session, trial, dtype, place, value, apart) -> tuple[str, str] | None
 
 def no_slope(session, trial, dtype, place, value, answer) -> dict | None:
     """What is said of a cotangent that differences contradict, of numbers for which autodiff is not finite."""
-    if trial.words in OUTERMOST and not np.isfinite(value).all():
+    if (trial.words in OUTERMOST or trial.words.startswith(NOTHING)) and not np.isfinite(value).all():
         return None  # which need not belong to the domain
     around, jumping = session.look_around(trial, dtype)
     if jumping:  # so it has no slope
