@@ -317,8 +317,8 @@ def exponential_forward(a):
 def divided(values):
     """(exp λᵢ − exp λⱼ) / (λᵢ − λⱼ), and exp λ where they are equal."""
     above, gap = jnp.maximum(values[:, None], values), jnp.abs(values[:, None] - values)
-    near = gap < 1e-3
-    slope = jnp.where(near, 1 - gap / 2 + gap**2 / 6, -jnp.expm1(-gap) / jnp.where(near, 1, gap))
+    same = gap == 0
+    slope = jnp.where(same, 1, -jnp.expm1(-gap) / jnp.where(same, 1, gap))
     return jnp.exp(above) * slope
 
 
