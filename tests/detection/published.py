@@ -227,7 +227,7 @@ def linear_cross_entropy_in_chunks():
         return jnp.mean(jax.nn.logsumexp(logits, -1) - picked)
 
     def forward(x, w, labels):
-        n, chunk = len(x), 3
+        n, chunk, wide = len(x), 3, jnp.promote_types(x.dtype, f32)
         short = -n % chunk
         xs = jnp.pad(x, ((0, short), (0, 0))).reshape(-1, chunk, x.shape[1])
         ls = jnp.pad(labels, (0, short), constant_values=-1).reshape(-1, chunk)
@@ -236,14 +236,14 @@ def linear_cross_entropy_in_chunks():
             loss, w_bar = carry
             x, labels = now
             real = labels >= 0
-            logits = (x @ w).astype(f32)
+            logits = (x @ w).astype(wide)
             lse = jax.nn.logsumexp(logits, -1)
             one_hot = jax.nn.one_hot(labels, w.shape[1], dtype=logits.dtype)
             bar = jnp.where(real[:, None], jnp.exp(logits - lse[:, None]) - one_hot, 0) / n
             loss += jnp.sum(jnp.where(real, lse - jnp.sum(one_hot * logits, -1), 0)) / n
             return (loss, w_bar + x.T @ bar.astype(x.dtype)), (bar @ w.T).astype(x.dtype)
 
-        (loss, w_bar), x_bar = lax.scan(step, (jnp.zeros((), f32), jnp.zeros_like(w)), (xs, ls))
+        (loss, w_bar), x_bar = lax.scan(step, (jnp.zeros((), wide), jnp.zeros_like(w)), (xs, ls))
         return loss.astype(x.dtype), (x_bar.reshape(-1, x.shape[1])[:n], w_bar)
 
     return by_hand(plain, forward, lambda saved, g: (g * saved[0], g * saved[1], None))
