@@ -325,3 +325,19 @@ def test_the_line_of_the_backward_pass_is_given():
     found = check(by_hand(bend, not_transposed), x, w, checks=("truth",), reproduce=False)
     number = not_transposed.__code__.co_firstlineno + 3
     assert f"[test_diagnosis.py:{number}]" in found.diagnosis.diagnosis
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float16", "bfloat16"])
+def test_what_is_rounded_on_the_way_is_said_to_which_dtype(dtype):
+    def squared_sines(x):
+        return jnp.sum(jnp.sin(x) ** 2)
+
+    def backward(x, y_bar):
+        narrow = x.astype(dtype)
+        return (y_bar * (2 * jnp.sin(narrow) * jnp.cos(narrow)).astype(x.dtype),)
+
+    rounding = jax.custom_vjp(squared_sines)
+    rounding.defvjp(lambda x: (squared_sines(x), x), backward)
+    with jax.enable_x64(True):
+        result = check(rounding, np.array([0.3, 0.7, -1.2, 2.0]), checks="truth", reproduce=False)
+    assert f"rounded to {dtype} on the way" in str(result)

@@ -9,7 +9,7 @@ from manual_backprop.signature import kind_of
 from ..allowance import SLACK, unit
 from .failure import Explanation, Failure, most, over
 
-NARROW = ("float16", "bfloat16")
+NARROW = ("float32", "float16", "bfloat16")  # the finest first: what a step moves, a longer one moves too
 
 
 def impure_or_nonlinear(failure: Failure):
@@ -102,18 +102,22 @@ def _erratic(failure):
     u = unit(failure.dtype)
     steps = {f"rounding in {failure.dtype} itself": 32 * u}
     steps |= {dtype: float(jnp.finfo(dtype).eps) for dtype in NARROW if jnp.finfo(dtype).eps > 64 * u}
-    for what, step in steps.items():
-        # A smooth error would have moved by a share of itself that is hardly more than the step.
-        if not _jumps(failure, off, size, step):
-            continue
-        if particular := _particular(failure, step):
-            return particular
-        if step == 32 * u:
-            return Explanation("cancellation", f"digits are lost: the error jumps as {what} does")
-        return Explanation(
-            "dtype", f"rounded to {what} on the way: the error jumps when the primals move by {step:.2g}"
-        )
-    return None
+    # A smooth error would have moved by a share of itself that is hardly more than the step.
+    jumping = {what: step for what, step in steps.items() if _jumps(failure, off, size, step)}
+    if not jumping:
+        return None
+    what = next(iter(jumping))
+    if (
+        jumping[what] > 32 * u
+    ):  # of a coarse rounding finer steps show something too: an error of its size speaks for it
+        fitting = (other for other, step in jumping.items() if size <= step * most(np.abs(failure.truth)))
+        what = next(fitting, what)
+    if particular := _particular(failure, jumping[what]):
+        return particular
+    if jumping[what] == 32 * u:
+        return Explanation("cancellation", f"digits are lost: the error jumps as {what} does")
+    said = f"rounded to {what} on the way: the error jumps when the primals move by {jumping[what]:.2g}"
+    return Explanation("dtype", said)
 
 
 def _particular(failure, step):
