@@ -144,6 +144,22 @@ def beside(at: Trial, unit_of: str):
         yield dataclasses.replace(at, primals=tuple(a if m is None else a * (1 + way * m) for a, m in moved))
 
 
+def far_off(unit_of: str, before: Yardstick, usual, answer) -> bool:
+    """Whether some cotangent that came is further from autodiff than would be allowed if that were right."""
+    u = unit(unit_of)
+
+    def off(bar, truth, size):
+        apart = np.abs(np.asarray(bar, np.float64) - truth)
+        return bool(np.any(apart > np.sqrt(u) * scale(truth) + SLACK * u * size))
+
+    bars = zip(answer, before.truth[1], usual, strict=True)
+    return any(_comparable(bar, truth) and off(bar, truth, size) for bar, truth, size in bars)
+
+
+def _comparable(bar, truth) -> bool:
+    return truth is not None and bar is not None and np.shape(bar) == truth.shape and truth.size > 0
+
+
 def without_cancelling(unit_of: str, before: Yardstick, found, usual, answer) -> Yardstick:
     """The yardstick by differences, of leaves where rounding leaves autodiff no digit and what came is far from them.
 
@@ -161,7 +177,7 @@ def without_cancelling(unit_of: str, before: Yardstick, found, usual, answer) ->
     inside = max(reach / size if size else np.inf for reach, size in outputs)
 
     def one(i, truth, allowance):
-        if truth is None or not truth.size or tells(truth, allowance, unit_of):
+        if not _comparable(answer[i], truth) or tells(truth, allowance, unit_of):
             return truth, allowance
         slope, *others = (each.value[i] for each in found)
         doubt = SLACK * np.max([each.error[i] for each in found], axis=0)

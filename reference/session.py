@@ -19,7 +19,7 @@ from .excuses import excuse, no_slope, usual
 from .finding import CannotTell, Finding
 from .kinks import at_odds, between, floating, focus, jumps, neighbours
 from .local import Local
-from .measuring import beside, measure, steadied, without_cancelling
+from .measuring import beside, far_off, measure, steadied, without_cancelling
 from .oracles.differences import COORDINATES
 from .oracles.estimates import Abstains
 from .profiles import Profile
@@ -175,8 +175,7 @@ class Session:
         """
         self.tried.add((check, dtype))
         findings = list(self._judged(check, trial, dtype, answer, outputs, remember))
-        untold = any(f.message == UNTOLD["message"] and f.leaf in self.subject.names for f in findings)
-        if untold and self._told_by_differences(trial, dtype, answer):
+        if any(f.message == UNTOLD["message"] for f in findings) and self._told_by_differences(trial, dtype, answer):
             findings = list(self._judged(check, trial, dtype, answer, outputs, remember))
         if any(f.verdict == "wrong" for f in findings) and self._steadied(trial, dtype):
             self.failed = [
@@ -226,12 +225,13 @@ class Session:
     def _told_by_differences(self, trial, dtype, answer) -> bool:
         """Measure a trial by differences where rounding leaves autodiff no digit, if they contradict what came."""
         local, at, before = self.local(trial.primals, dtype), self.rounded(trial, dtype), self.measured(trial, dtype)
-        if local.stops_gradient or self.searches or self.by_differences:
+        usually = [c and usual(self, trial, dtype, i) for i, c in enumerate(self.subject.differentiated)]
+        otherwise = local.stops_gradient or self.searches or self.by_differences
+        if otherwise or not far_off(local.unit, before, usually, answer[1]):
             return False
         found = [self.differences(point, dtype) for point in beside(at, local.unit)]
         if None in found or self.function_fails(trial, dtype, answer):
             return False
-        usually = [c and usual(self, trial, dtype, i) for i, c in enumerate(self.subject.differentiated)]
         told = without_cancelling(local.unit, before, found, usually, answer[1])
         self._measured[id(trial), dtype] = trial, told
         return any(a is not b for a, b in zip(told.truth[1], before.truth[1], strict=True))

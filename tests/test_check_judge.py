@@ -107,3 +107,20 @@ def test_of_a_wrong_derivative_the_wrong_leaf_alone_is_blamed(name, monkeypatch)
     leaves = {finding.leaf for finding in result.failures} - {"all arguments"}
     assert leaves == {"x"}, result
     assert "off by a factor of 2 " in str(result)
+
+
+def test_a_leaf_without_a_cotangent_does_not_keep_another_from_being_told():
+    """Of the second nothing comes back, where rounding leaves the first no digit."""
+
+    def sinc(x, w):
+        return w * jnp.where(x == 0, 1, jnp.sin(x) / jnp.where(x == 0, 1, x))
+
+    by_hand = jax.custom_vjp(sinc)
+    by_hand.defvjp(
+        lambda x, w: (sinc(x, w), (x, w)),
+        lambda kept, y_bar: (-y_bar * kept[1] * kept[0] / 3, None),
+    )
+    x = np.array([1e-4, -2e-4, 3e-4], np.float32)
+    result = check(by_hand, x, np.float32(2), checks=("truth", "values"), reproduce=False)
+    assert not result.ok
+    assert not [finding for finding in result.findings if "of its own" in (finding.message or "")]
