@@ -64,13 +64,10 @@ def unfinished(session, trial, dtype, place, off=0.0) -> bool:
 
     And whether what came is off by no more than they are by stopping.
     """
-    local, at, before = (
-        session.local(trial.primals, dtype),
-        session.rounded(trial, dtype),
-        session.measured(trial, dtype),
-    )
     if not session.searches or session.subject.outside:
         return False
+    local, at = session.local(trial.primals, dtype), session.rounded(trial, dtype)
+    before = session.measured(trial, dtype)
     try:
         truth, value = (np.asarray(bars[place]) for bars in local.in_the_end(at.primals, at.cotangent))
         stopped = np.asarray(local.formula(at.primals, at.cotangent)[1][place])

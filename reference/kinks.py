@@ -100,7 +100,7 @@ def between(got, truth, allowance, around, primal, dtype) -> tuple[str, str, dic
         reach = np.where(settled & np.isfinite(allowance), allowance, spread + rounding)
         far, near = (_outside(truth, around[rows]) for rows in (~quarter, quarter))
         lost = settled & (near > reach) & (2 * near > far)
-        apart = _as_far_apart(around)
+        apart = as_far_apart(around)
         kinked = ~settled | ((spread > reach) & apart) | lost
         # On either side the derivative moves, over that distance, by some of its own size: of the jump, very little.
         reach = np.where(lost, rounding + spread, reach + np.sqrt(NEAR) * spread)
@@ -169,7 +169,7 @@ def nearer(around):
     return np.arange(len(around)) % COPIES_MOVED >= COPIES_MOVED // 2
 
 
-def _as_far_apart(around):
+def as_far_apart(around):
     """Where the nearer neighbours are no nearer to each other than those further away, as beside no kink."""
     near, far = (np.ptp(around[rows], axis=0) for rows in (nearer(around), ~nearer(around)))
     return ~(2 * near <= far)

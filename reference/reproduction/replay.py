@@ -8,7 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from ..allowance import SLACK, least, scale, unit
-from ..kinks import nearer
+from ..kinks import as_far_apart
 from ..session import Failed, Session, malformed
 from ..tracing.widening import kind
 from ..trials import other_values
@@ -123,10 +123,11 @@ class Case:
         low, high, u = around[self.place].min(axis=0), around[self.place].max(axis=0), self.local.unit
         with np.errstate(invalid="ignore", over="ignore"):
             rounding = SLACK * (unit(u) * np.maximum(scale(low), scale(high)) + least(u))
-            # Of a smooth function the nearer neighbours are nearer to each other as well.
-            closer = nearer(around[self.place])
-            near, far = (np.ptp(around[self.place][rows], axis=0) for rows in (closer, ~closer))
-            apart = np.isfinite(high - low) & (2 * near > far) & ((high - low > allowed) | np.isinf(allowed) | lost)
+            apart = (
+                np.isfinite(high - low)
+                & as_far_apart(around[self.place])
+                & ((high - low > allowed) | np.isinf(allowed) | lost)
+            )
             room = np.where(np.isinf(allowed) | lost, np.minimum(allowed, rounding), allowed)
             wider = np.where(apart, (high - low) / 2 + room, allowed)
             middle = np.where(apart, (low + high) / 2, expected)
