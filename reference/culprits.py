@@ -11,10 +11,11 @@ import pathlib
 import jax
 
 from .diagnosis.source import LIBRARIES, Line, line
+from .judge import Failed
 from .pullback import pull
 from .reproduction.replay import Case
 from .reproduction.ways import EAGER, JIT
-from .session import Failed, Session
+from .session import Session
 from .tracing.interpreter import called, inner_jaxprs, open_jaxpr, walk
 
 BY_HAND = ("custom_vjp_call", "custom_jvp_call")

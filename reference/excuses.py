@@ -1,11 +1,9 @@
 """What is told of a derivative, and not held against it, at values that nobody gave."""
 
-import jax
 import numpy as np
 
 from .allowance import SLACK, scale, unit
 from .discrepancy import discrepancy
-from .kinks import floating
 from .tracing.widening import CannotWiden
 
 HUGE, MINUTE = "huge", "minute"  # values in the thousands, and below the smallest number that the function knows
@@ -86,6 +84,8 @@ def _digits_lost(session, trial, dtype, place, apart):
     As long as half of the digits are left, or those, and of numbers in the thousands without that, it is told; and
     where nothing is lost but some roundings of what the derivative usually is, as in the sum behind an opaque sample.
     """
+    if trial.given and dtype == session.subject.dtype:
+        return None
     local, truth = session.local(trial.primals, dtype), session.measured(trial, dtype)
     u, size = unit(local.unit), max(map(scale, [*truth.truth[0], *_kept(session, trial, dtype)]), default=0.0)
     whole, allowance = scale(truth.truth[1][place]), truth.allowance[1][place]
@@ -94,7 +94,7 @@ def _digits_lost(session, trial, dtype, place, apart):
     few = apart.absolute > max(min(max(np.sqrt(u), SLACK * u * size), 0.5) * whole, u * nothing) and not unsure
     few = few or not np.isfinite(apart.absolute)
     beyond = trial.words == HUGE and np.isfinite(apart.absolute)
-    if (trial.given and dtype == session.subject.dtype) or (few and not beyond):
+    if few and not beyond:
         return None
     left = f"{-np.log10(max(apart.relative, u)):.1f} of {-np.log10(u):.1f} digits"
     if dtype == "float64":  # which nothing is wider than
@@ -125,10 +125,10 @@ def _kept(session, trial, dtype) -> list:
     local = session.local(trial.primals, dtype)
     try:
         with local.precision():
-            kept = jax.device_get(local.forward_pass(session.rounded(trial, dtype).primals).kept)
-    except (TypeError, ValueError, NotImplementedError):  # as what runs under jit alone says
+            kept = local.kept(*session.subject.cast(session.rounded(trial, dtype).primals, dtype))
+    except (TypeError, ValueError, NotImplementedError):  # as what does not go under jit says
         return []
-    return [np.asarray(a, np.float64) for a in kept if floating(a)]
+    return [np.asarray(a, np.float64) for a in kept]
 
 
 def _overflows(session, trial, dtype, place, value):

@@ -16,7 +16,7 @@ from .diagnosis.failure import most, over
 from .diagnosis.occasions import of_length, of_values
 from .diagnosis.source import line, own_lines
 from .finding import Finding
-from .session import Failed
+from .judge import Failed
 from .tracing.interpreter import equations
 from .tracing.widening import kind
 from .trials import Trial

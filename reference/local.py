@@ -199,6 +199,13 @@ class Local:
         pull.out, pull.kept = out, pull_back.kept
         return pull
 
+    @functools.cached_property
+    def kept(self):
+        """The floats that a forward pass keeps for the backward pass, compiled: leaves in the dtype -> arrays."""
+        return compiled(
+            lambda *cast: [a for a in self.subject.vjp(self.subject, cast)[1].kept if kind_of(a) == "float"]
+        )
+
     def autodiff(self, primals, cotangent):
         """What autodiff of the definition gives in the dtype itself."""
         with self.precision(), jax.default_matmul_precision("highest"):

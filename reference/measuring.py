@@ -15,6 +15,7 @@ from .finding import CannotTell
 from .kinks import floating
 from .local import Local
 from .oracles.estimates import Abstains, Estimate
+from .pullback import to_numpy
 from .tracing.interpreter import settles
 from .trials import Trial
 
@@ -35,6 +36,24 @@ def measure(local: Local, trial: Trial, dtype: str, by_differences: bool = False
         return _in_reverse(local, trial, dtype)
     found = _without_reverse(local, trial, dtype, by_differences)
     return _as_its_own(local, trial, dtype, found) if local.subject.outside else found
+
+
+def barely(local: Local, at: Trial) -> Yardstick | None:
+    """The truth alone at a rounded trial, with the least that is ever allowed around it; None where it is not finite.
+
+    Most that is right is as near as that, and to measure what rounding may do is to compile more.
+    """
+    if local.reverse is False:
+        return None
+    try:
+        with jax.enable_x64(True), jax.default_matmul_precision("highest"):
+            truth = to_numpy(local.truth(at.primals, at.cotangent))
+    except Exception:  # where reverse mode does not apply, measuring finds another way
+        return None
+    if not all(np.isfinite(a).all() for a in jax.tree.leaves(truth)):
+        return None
+    u, floor = unit(local.unit), least(local.unit)
+    return Yardstick(truth, jax.tree.map(lambda a: np.full(a.shape, SLACK * (u * scale(a) + floor)), truth))
 
 
 def _as_its_own(local, trial, dtype, found):

@@ -77,7 +77,7 @@ def measured(name: str, dtype: str, size: int, seed: int = 0) -> list[Share]:
         session = Session(Subject(FUNCTIONS[name], (x,), name=name), PROFILES["quick"], seed)
         trial = session.example[0]
         outputs, (bar,) = session.answer(trial, dtype)
-        session._asked = True  # no differences: the definition is not in doubt, and they take long for a million
+        session.asked = True  # no differences: the definition is not in doubt, and they take long for a million
         session.measured(trial, dtype)
         session._steadied(trial, dtype)  # what may excuse a failure is asked beforehand
         yardstick = session.measured(trial, dtype)

@@ -266,7 +266,7 @@ def test_a_function_without_any_derivative_is_refused_once():
 
 
 def test_a_mistake_of_the_checker_is_not_put_down_to_the_derivative(monkeypatch):
-    monkeypatch.setattr("manual_backprop.reference.session.between", None)
+    monkeypatch.setattr("manual_backprop.reference.judge.between", None)
     result = check(made(square, square_back), X, profile="quick")
     (said,) = {finding.message for finding in result.findings if finding.check == "truth"}
     assert not result.failures

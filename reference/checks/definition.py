@@ -11,8 +11,9 @@ import numpy as np
 from manual_backprop.signature import kind_of
 
 from ..finding import Finding
+from ..judge import malformed
 from ..points import constants
-from ..session import Session, malformed
+from ..session import Session
 from ..tracing.interpreter import equations
 from ..trials import KINKED, marks, other_values, with_its_own_integers
 from ..trials.kept import ends

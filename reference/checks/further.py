@@ -56,7 +56,7 @@ def second_order(session: Session) -> Iterator[Finding]:
         answer = inner.answer(at, dtype)
     except Exception as error:
         raise CannotTell(f"the backward pass cannot be differentiated: {first_line(error)}") from None
-    for finding in inner.judge("second_order", at, dtype, answer, outputs=False):
+    for finding in inner.judge("second_order", at, dtype, answer, outputs=False, once=True):
         wrong = {"message": "the backward pass, differentiated, is not the second derivative", "fault": "transform"}
         yield dataclasses.replace(
             finding, subject=str(session.subject), **(wrong if finding.verdict == "wrong" else {})
@@ -137,7 +137,7 @@ def shapes(session: Session) -> Iterator[Finding]:
         except Exception:  # the function does not take arguments of these shapes
             continue
         try:
-            yield from session.judge("shapes", trial, dtype, session.answer(trial, dtype))
+            yield from session.judge("shapes", trial, dtype, session.answer(trial, dtype), once=True)
             tried += 1
         except CannotTell:
             continue

@@ -8,7 +8,8 @@ import numpy as np
 from ..allowance import SLACK, least, scale, unit
 from ..discrepancy import discrepancy
 from ..finding import CannotTell, Finding
-from ..session import Session, malformed
+from ..judge import malformed
+from ..session import Session
 from ..tracing.widening import kind
 from .naming import dtypes, named
 

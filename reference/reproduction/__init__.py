@@ -5,8 +5,8 @@ import functools
 
 from ..culprits import culprits
 from ..finding import Finding
+from ..judge import Failed
 from ..result import Result
-from ..session import Failed
 from .reducing import reduce
 from .replay import Case, shows
 from .script import script

@@ -8,8 +8,9 @@ import jax.numpy as jnp
 import numpy as np
 
 from ..allowance import SLACK, least, scale, unit
+from ..judge import Failed, malformed
 from ..kinks import as_far_apart
-from ..session import Failed, Session, malformed
+from ..session import Session
 from ..tracing.widening import kind
 from ..trials import other_values
 from ..trials.kept import keeps

@@ -18,7 +18,8 @@ import numpy as np
 from jax import export
 
 from ..finding import CannotTell
-from ..session import Failed, Session
+from ..judge import Failed
+from ..session import Session
 from . import literals, sources
 from .literals import NotText
 from .replay import Case, shows
