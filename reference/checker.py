@@ -24,7 +24,6 @@ from .reproduction import reproduced
 from .result import Interrupted, Result
 from .session import Session
 from .subject import Subject, Unusable, real_outputs
-from .tracing.interpreter import equations
 
 HERE = pathlib.Path(__file__).parent
 SECONDS = 60.0  # for one check, before it is given up
@@ -175,20 +174,27 @@ def _must_run(session, patience):
     except Exception as error:
         _called(subject, patience)
         said = f"{type(error).__name__}: {first_line(error)}".rstrip(".")
-        message = f"{subject}: jax.jit cannot trace the function: {said}."
-        raise Unusable(f"{message} Static arguments of a custom_vjp belong in nondiff_argnums.") from error
+        raise Unusable(
+            f"{subject}: jax.jit cannot trace the function: {said}. {_remedy(error, subject.dtype)}"
+        ) from error
     if not same:  # which may be in the words of JAX alone
         pairs = zip(*(real_outputs(_called(subject, patience)) for _ in range(2)), strict=True)
         if not all(np.array_equal(np.asarray(a), np.asarray(b), equal_nan=True) for a, b in pairs):
             raise Unusable(f"{subject}: the function is not deterministic: two calls with the same arguments differ")
 
 
+def _remedy(error, dtype) -> str:
+    """What a function needs that jax.jit cannot trace."""
+    if isinstance(error, jax.errors.TracerArrayConversionError):
+        return "What NumPy or SciPy computes is called by jax.pure_callback."
+    if dtype != "float64" and "float64" in str(error):
+        return "What takes no float64 is checked with truth=, a plain implementation that does."
+    return "Static arguments of a custom_vjp belong in nondiff_argnums."
+
+
 def _advice(session) -> str:
     """What a user of a kernel should know: it is slow to trace in float64, and as a definition vouches for itself."""
-    subject = session.subject
-    traced = session.local(subject.example, subject.dtype).equations
-    kernel = any(equation.primitive.name == "pallas_call" for equation in equations(traced))
-    return "a kernel is checked faster with truth=, a plain implementation" if kernel else ""
+    return "a kernel is checked faster with truth=, a plain implementation" if session.is_kernel else ""
 
 
 def _called(subject, patience):

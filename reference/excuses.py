@@ -7,7 +7,7 @@ from .discrepancy import discrepancy
 from .tracing.widening import CannotWiden
 
 HUGE, MINUTE = "huge", "minute"  # values in the thousands, and below the smallest number that the function knows
-EARLY = "a search stops early here; if it went on, this is what it would tend to"
+EARLY = "a search, or a number of steps, ends early here; if it went on, this is what it would tend to"
 NOTHING = "length 0"
 OUTERMOST = ("ends", "infinities", "infinite rows", "missing", HUGE)
 
@@ -62,7 +62,7 @@ def unfinished(session, trial, dtype, place, off=0.0) -> bool:
 
     And whether what came is off by no more than they are by stopping.
     """
-    if not session.searches or session.subject.outside:
+    if session.subject.outside or not (session.searches or (session.repeats and not trial.given)):
         return False
     local, at = session.local(trial.primals, dtype), session.rounded(trial, dtype)
     before = session.measured(trial, dtype)

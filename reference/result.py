@@ -58,7 +58,8 @@ class Result:
             reasons = "; ".join((*said, *([NOT_FINITE] if GIVEN in self.outside else [])))
             return f"{self.subject}: nothing could be judged ({reasons[:400]})"
         if not self.failures:
-            state = "nothing was found wrong so far" if self.interrupted else "the derivative is right"
+            early = self.interrupted or any(finding.given_up for finding in self.findings)
+            state = "nothing was found wrong so far" if early else "the derivative is right"
             return f"{self.subject}: {state} ({counts})"
         checks = ", ".join(dict.fromkeys(f.check for f in self.failures))
         first, *rest = self._told()

@@ -18,7 +18,7 @@ from .oracles.estimates import Abstains
 from .profiles import Profile
 from .pullback import stacked_pullback, to_numpy
 from .subject import Subject
-from .tracing.interpreter import settles
+from .tracing.interpreter import equations, repeats, settles
 from .trials import GIVEN, Trial, cotangents
 from .trials.wholes import together, uses
 
@@ -73,6 +73,17 @@ class Session:
     def searches(self) -> bool:
         """Whether the definition or the derivative by hand has a loop that ends when a number is small enough."""
         return settles(self.local(self.subject.example, self.subject.dtype).equations) or settles(self.by_hand)
+
+    @functools.cached_property
+    def repeats(self) -> bool:
+        """Whether one of them has a loop of a number of steps that all do the same."""
+        return repeats(self.local(self.subject.example, self.subject.dtype).equations) or repeats(self.by_hand)
+
+    @functools.cached_property
+    def is_kernel(self) -> bool:
+        """Whether the definition is, or has in it, a kernel of Pallas."""
+        traced = equations(self.local(self.subject.example, self.subject.dtype).equations)
+        return any(equation.primitive.name == "pallas_call" for equation in traced)
 
     @functools.cached_property
     def uses(self) -> list:

@@ -168,7 +168,8 @@ NOT_FINITE = {"infinities": _asks_for_infinities, "infinite rows": _asks_for_inf
 def _marks(session) -> int:
     """How many values of lone numbers the function asks for, a few at most."""
     leaves = zip(session.subject.example, session.uses, session.subject.differentiated, strict=True)
-    return min(max((len(marks(a, use)) for a, use, chosen in leaves if chosen), default=0), IN_TURN)
+    asked = (marks(a, use) for a, use, chosen in leaves if chosen or kind_of(a) == "integer")
+    return min(max(map(len, asked), default=0), IN_TURN)
 
 
 def _constants(session) -> tuple:

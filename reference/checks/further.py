@@ -173,7 +173,15 @@ def _reshaped(session):
     none = [m for m in made if m[0].startswith("length 0 ")]
     others = [m for m in made if m not in ones and m not in none]
     apart = set_apart(session.subject.example, session.subject.names, session.uses, takes)
-    return [*others, *apart, *ones[:3], *none[:1], *_longer(session), *_in_a_batch(session)]
+    # A kernel reads what its blocks say, and of an argument that is longer than these it says nothing.
+    return [
+        *others,
+        *(() if session.is_kernel else apart),
+        *ones[:3],
+        *none[:1],
+        *_longer(session),
+        *_in_a_batch(session),
+    ]
 
 
 def _takes_shapes(session, shapes) -> bool:

@@ -116,10 +116,12 @@ def any_factor(failure: Failure):
     if found is None or np.iscomplexobj(failure.truth):
         return None
     if np.count_nonzero(np.abs(failure.truth) > failure.allowance) > 1:
-        text = f"off by a factor of {found:.6g} everywhere"
+        close, more = f"{found:.6g}" == "1", "+" if found > 1 else "−"
+        text = f"off by a factor of {f'1 {more} {abs(found - 1):.2g}' if close else f'{found:.6g}'} everywhere"
         if not _everywhere(failure, found):
             return Explanation("factor", f"{text}, and by another one at other values: it depends on the arguments")
-        return Explanation("factor", f"{text}: a constant was dropped or repeated")
+        why = "a constant has too few digits" if close else "a constant was dropped or repeated"
+        return Explanation("factor", f"{text}: {why}")
     return None
 
 
@@ -266,7 +268,7 @@ def shifted(failure: Failure):
             if failure.explains(failure.truth + shift):
                 which = f"axis {axes[0]}" if count == 1 else f"axes {list(axes)}"
                 subtracted = over(np.mean(failure.truth, axes), 0, np.max(failure.allowance, axes)).max() <= 1
-                why = "a mean over that axis was not subtracted" if subtracted or count == 1 else "a term is missing"
+                why = "a mean over that axis was not subtracted" if subtracted else "a term is missing, or there twice"
                 return Explanation("missing_term", f"off by a constant along {which}: {why}")
     return None
 

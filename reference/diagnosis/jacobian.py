@@ -66,7 +66,17 @@ class Jacobian:
         def indexed(shape, flat):
             return list(map(int, np.unravel_index(flat, shape))) if shape else ""
 
-        return f"∂y{indexed(self.shape, output)}/∂{self.leaf}{indexed(self.failure.truth.shape, element)}"
+        which, among = 0, output
+        while among >= math.prod(self._shapes[which]):
+            among -= math.prod(self._shapes[which])
+            which += 1
+        y = f"y[{which}]" if len(self._shapes) > 1 else "y"
+        return f"∂{y}{indexed(self._shapes[which], among)}/∂{self.leaf}{indexed(self.failure.truth.shape, element)}"
+
+    def by_output(self, rows) -> list[np.ndarray]:
+        """What is known of every element of all outputs, in the shape of each."""
+        ends = np.cumsum([math.prod(shape) for shape in self._shapes])[:-1]
+        return [part.reshape(shape) for part, shape in zip(np.split(rows, ends), self._shapes, strict=True)]
 
 
 class Ungraphed:
@@ -200,11 +210,17 @@ def heard(bench: Bench):
     if jacobian is None or jacobian.taken.size < 4:
         return None
     wrong = ~jacobian.near(jacobian.taken, jacobian.true)
-    rows, silent = wrong.any(axis=1).reshape(jacobian.shape), ~np.any(jacobian.true, axis=1).reshape(jacobian.shape)
-    told = None if not rows.any() or (rows | silent).all() else places.place(rows)
-    if told is None:
+    rows, silent = jacobian.by_output(wrong.any(axis=1)), jacobian.by_output(~np.any(jacobian.true, axis=1))
+    bad = [i for i, part in enumerate(rows) if part.any()]
+    if not bad or len(bad) == len(rows) > 1:
         return None
-    return Explanation("located", f"what comes from the output is wrong {told[1]} alone: {_value(jacobian, wrong)}")
+    told = [None if (rows[i] | silent[i]).all() else places.place(rows[i]) for i in bad]
+    if len(rows) == 1:
+        text = told[0] and f"what comes from the output is wrong {told[0][1]} alone"
+    else:
+        each = (f"y[{i}]{f' {at[1]}' if at else ''}" for i, at in zip(bad, told, strict=True))
+        text = f"what comes from {' and '.join(each)} is wrong, and from the other outputs right"
+    return Explanation("located", f"{text}: {_value(jacobian, wrong)}") if text else None
 
 
 def differs(bench: Bench):

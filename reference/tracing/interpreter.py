@@ -58,6 +58,19 @@ def settles(closed) -> bool:
     return closed is not None and any(_searches(e.params) for e in equations(closed) if e.primitive.name == "while")
 
 
+def repeats(closed) -> bool:
+    """Whether a traced function has a loop that does the same to the same for a number of steps, as Newton's may."""
+    return closed is not None and any(
+        _repeats(e.params, len(e.invars)) for e in equations(closed) if e.primitive.name == "scan"
+    )
+
+
+def _repeats(loop, inputs: int) -> bool:
+    """Whether one loop reads and gives nothing step by step."""
+    consts, carried = _parts_of_scan(loop)
+    return inputs == consts + carried and len(loop["jaxpr"].out_avals) == carried
+
+
 def _searches(loop) -> bool:
     """Whether one loop does."""
     asking = (_asks(inner) and not _counts(loop, inner) for inner in equations(loop["cond_jaxpr"]))
@@ -161,7 +174,7 @@ def _counters(loop) -> tuple[list[bool], frozenset]:
 
 
 def on_and_on(closed, arguments) -> list:
-    """Run a traced function, every loop that ends when something is found going on for longer."""
+    """Run a traced function, every loop that ends when something is found, or does the same again, going on longer."""
     return walk(closed, arguments, control=_ON_AND_ON)
 
 
@@ -220,20 +233,23 @@ def _literal(atom):
     return np.asarray(atom.val, atom.aval.dtype) if np.isscalar(atom.val) or np.ndim(atom.val) == 0 else atom.val
 
 
-def _scan(params, inputs, inside):
+def _parts_of_scan(params) -> tuple[int, int]:
+    """How many inputs stay as they are, and how many are carried."""
     if "num_consts" in params:
-        consts, carried = params["num_consts"], params["num_carry"]
-    else:
-        consts, carried, _ = (len(part) for part in params["ft_in"].unpack())
+        return params["num_consts"], params["num_carry"]
+    return tuple(len(part) for part in params["ft_in"].unpack())[:2]
+
+
+def _scan(params, inputs, inside):
+    consts, carried = _parts_of_scan(params)
     fixed, start, steps = inputs[:consts], inputs[consts : consts + carried], inputs[consts + carried :]
 
-    def body(carry, now):
-        step, *now = now
+    def body(counted, now):  # the number of a step is carried, so that what only repeats is still seen to
+        step, carry = counted
         outputs = inside(params["jaxpr"], [*fixed, *carry, *now], step)
-        return outputs[:carried], outputs[carried:]
+        return (step + 1, outputs[:carried]), outputs[carried:]
 
-    numbered = [np.arange(params["length"]), *steps]
-    carry, outputs = lax.scan(body, start, numbered, length=params["length"], reverse=params["reverse"])
+    (_, carry), outputs = lax.scan(body, (0, start), steps, length=params["length"], reverse=params["reverse"])
     return [*carry, *outputs]
 
 
@@ -267,6 +283,12 @@ def _paced(params, inputs, inside):
         return new if together else jax.tree.map(functools.partial(_where, goes_on(both[0])), new, both)
 
     return lax.while_loop(lambda both: jnp.any(goes_on(both[0])), body, (start, start))[1]
+
+
+def _repeated(params, inputs, inside):
+    """The same for LONGER times as many steps, where every step does the same."""
+    longer = _repeats(params, len(inputs))
+    return _scan(params | {"length": (1 + LONGER * longer) * params["length"]}, inputs, inside)
 
 
 def _longer(params, inputs, inside):
@@ -307,4 +329,4 @@ def _cond(params, inputs, inside):
 _COMPARES = names("gt ge lt le")
 _CONTROL = {"scan": _scan, "while": _while, "cond": _cond}
 _PACED = _CONTROL | {"while": _paced}
-_ON_AND_ON = _CONTROL | {"while": _longer}
+_ON_AND_ON = _CONTROL | {"while": _longer, "scan": _repeated}

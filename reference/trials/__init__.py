@@ -130,12 +130,12 @@ def other_values(
 
     def other(i, a, chosen, use):
         named = words if only in (-1, i) or words == "marks" else "fresh"
+        if words == "marks" and (chosen or kind_of(a) == "integer") and marks(a, use):
+            return np.asarray(marks(a, use)[only % len(marks(a, use))]).astype(a.dtype)
         if kind_of(a) == "integer":
             return other_integers(rng, a, named, use, lengths)
         if kind_of(a) == "boolean":
             return other_mask(rng, a, named)
-        if words == "marks" and chosen and marks(a, use):
-            return np.asarray(marks(a, use)[only % len(marks(a, use))])
         return _other(rng, a, chosen, named, near) if kind(a.dtype) == "float" else a
 
     drawn = list(map(other, itertools.count(), primals, differentiated, uses))
@@ -189,7 +189,7 @@ def _at_the_ends(rng, made, ends, example, words):
 
 def marks(a, use) -> tuple[float, ...]:
     """The numbers that a function compares a lone one with: for these it may have another formula."""
-    lone = np.ndim(a) == 0 and kind(a.dtype) == "float"
+    lone = np.ndim(a) == 0 and kind_of(a) in ("float", "integer")
     return tuple(sorted(number for number in use.constants if number != a)) if lone else ()
 
 

@@ -39,9 +39,12 @@ def other_lengths(primals, uses, takes: Callable, thorough: bool = False) -> Ite
     if len(lengths) > 1:
         yield from replaced(primals, uses, dict.fromkeys(lengths, 1), "length 1 everywhere")
     yield from _odd_and_even(primals, uses, lengths, takes)
-    for words, made in replaced(primals, uses, dict.fromkeys((n for n in lengths if n > 1), ALIKE), "lengths alike"):
-        if takes([np.shape(a) for a in made]):
-            yield words, made
+    alike = (
+        one
+        for n in (ALIKE, *lengths)
+        for one in replaced(primals, uses, dict.fromkeys((n for n in lengths if n > 1), n), "lengths alike")
+    )
+    yield from itertools.islice((one for one in alike if takes([np.shape(a) for a in one[1]])), 1)
     if thorough:
         for length in lengths:
             for other in OTHERS:
@@ -156,7 +159,8 @@ def _whole_of_shape(rng, a, shape, lengths, use):
     """Integers that stay in range: labels of fewer classes, indices of fewer rows, places that differ."""
     if shape != a.shape and is_permutation(a):
         return rng.permuted(np.broadcast_to(np.arange(shape[-1], dtype=a.dtype), shape), axis=-1)
-    before = min((n for n in lengths if a.size and n > np.max(a)), default=None)
+    told = [n for n in use.lengths if n in lengths]  # of what it is an index; else the next length may be its range
+    before = min((n for n in told or lengths if a.size and n > np.max(a)), default=None)
     after = lengths.get(before)
     if use.places and all_differ(a) and a.size > 1 and (shape != a.shape or (after and after <= np.max(a))):
         room = after or int(np.max(a)) + 1

@@ -23,10 +23,12 @@ class Use:
 
     constants  what it is compared with: an index of padding, a label to be ignored, a power with a limit of its own
     places     where things are written to, so that of equal ones one alone would last: they have to differ
+    lengths    of the axes that it is an index of
     """
 
     constants: frozenset = frozenset()
     places: bool = True
+    lengths: frozenset = frozenset()
 
 
 # --- what a function does with its integers --------------------------------------------------------------------------
@@ -38,9 +40,10 @@ def uses(closed, bounds: bool = True) -> list[Use]:
     bounds  whether what lies beyond a bound that it is compared with counts as well
     """
     jaxpr, _ = open_jaxpr(closed)
-    seen = _Seen([set() for _ in jaxpr.invars], set(), bounds)
+    seen = _Seen([set() for _ in jaxpr.invars], set(), [set() for _ in jaxpr.invars], bounds)
     _follow(closed, [_Known(frozenset([i]), i) for i in range(len(jaxpr.invars))], seen)
-    return [Use(frozenset(constants), i in seen.places) for i, constants in enumerate(seen.constants)]
+    found = enumerate(zip(seen.constants, seen.lengths, strict=True))
+    return [Use(frozenset(constants), i in seen.places, frozenset(lengths)) for i, (constants, lengths) in found]
 
 
 def together(found: list[Use], others: list[Use]) -> list[Use]:
@@ -53,6 +56,7 @@ def together(found: list[Use], others: list[Use]) -> list[Use]:
 class _Seen:
     constants: list[set]
     places: set
+    lengths: list[set]
     bounds: bool
 
 
@@ -137,6 +141,14 @@ def _note(equation, inputs, seen):
                 seen.constants[place].add(other.number)
             if value.own is not None:
                 seen.constants[value.own].update(_marks(name, other.number, beside, whole, seen.bounds))
+    if name == "cond":  # every branch is a formula of its own
+        for place in inputs[0].sources:
+            seen.constants[place].update(range(len(equation.params["branches"])))
+    if name.startswith(("gather", "scatter")) and len(inputs) > 1:
+        numbers, shape = equation.params["dimension_numbers"], np.shape(equation.invars[0].aval)
+        axes = numbers.start_index_map if name == "gather" else numbers.scatter_dims_to_operand_dims
+        for place in inputs[1].sources:
+            seen.lengths[place].update(shape[axis] for axis in axes)
     written = name == "scatter" or (name.startswith(("scatter", "gather")) and equation.params.get("unique_indices"))
     if written and len(inputs) > 1:
         seen.places |= inputs[1].sources
