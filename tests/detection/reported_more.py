@@ -38,7 +38,7 @@ def edge_softmax_summed_by_target():
 
 
 def rows_of(x, at):
-    return x.at[at].get(mode="fill", fill_value=0)
+    return jnp.asarray(x).at[at].get(mode="fill", fill_value=0)
 
 
 def sparse_product_case(products):
