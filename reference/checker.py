@@ -194,7 +194,11 @@ def _remedy(error, dtype) -> str:
 
 def _advice(session) -> str:
     """What a user of a kernel should know: it is slow to trace in float64, and as a definition vouches for itself."""
-    return "a kernel is checked faster with truth=, a plain implementation" if session.is_kernel else ""
+    return (
+        "a kernel is checked faster, and at more lengths, with truth=, a plain implementation"
+        if session.is_kernel
+        else ""
+    )
 
 
 def _called(subject, patience):

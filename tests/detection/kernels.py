@@ -231,3 +231,64 @@ def kernel_product_not_transposed():
         return product(g, b), product(a, g)
 
     return by_hand(product, lambda a, b: (product(a, b), (a, b)), backward)
+
+
+# --- a parameter that every block of rows reads, and its cotangent summed over them -----------------------------------
+
+
+def scaled(x, w):
+    rows, whole = pl.BlockSpec((2, x.shape[1]), lambda i: (i, 0)), pl.BlockSpec(w.shape, lambda i: (0,))
+
+    def kernel(x, w, y):
+        y[...] = jnp.tanh(x[...]) * w[: x.shape[1]]
+
+    grid = (len(x) // 2,)
+    return pl.pallas_call(kernel, out_shape=like(x), grid=grid, in_specs=[rows, whole], out_specs=rows, interpret=True)(
+        x, w
+    )
+
+
+def scaled_by(accumulate):
+    def backward(kept, g):
+        x, w = kept
+        rows, whole = pl.BlockSpec((2, x.shape[1]), lambda i: (i, 0)), pl.BlockSpec((x.shape[1],), lambda i: (0,))
+
+        def kernel(x, w, g, x_bar, w_bar):
+            t = jnp.tanh(x[...])
+            x_bar[...] = g[...] * w[...] * (1 - t * t)
+            accumulate(w_bar, (g[...] * t).sum(0))
+
+        return pl.pallas_call(
+            kernel,
+            out_shape=[like(x), like(w)],
+            grid=(len(x) // 2,),
+            in_specs=[rows, whole, rows],
+            out_specs=[rows, whole],
+            interpret=True,
+        )(x, w, g)
+
+    return by_hand(scaled, lambda x, w: (scaled(x, w), (x, w)), backward)
+
+
+def added_up(w_bar, part):
+    @pl.when(pl.program_id(0) == 0)
+    def _():
+        w_bar[...] = jnp.zeros_like(w_bar)
+
+    w_bar[...] += part
+
+
+@right(args="f32[4,4] f32[4]")
+def kernel_that_reads_no_more_of_a_parameter_than_its_blocks():
+    """Of a longer parameter the rest is neither read nor given a cotangent: nobody calls it so."""
+    return scaled_by(added_up)
+
+
+def written(w_bar, part):
+    w_bar[...] = part
+
+
+@wrong("missing_sum", "located", "missing_path", args="f32[4,4] f32[4]")
+def kernel_whose_parameter_hears_the_last_block_alone():
+    """Each block of rows overwrites the cotangent of the parameter."""
+    return scaled_by(written)
