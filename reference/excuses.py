@@ -60,14 +60,15 @@ def _searched(session, trial, dtype, place, apart):
 def unfinished(session, trial, dtype, place, off=0.0) -> bool:
     """Whether definition and formula agree where their searches go on: both stop as early as they were asked to.
 
-    And whether what came is off by no more than they are by stopping.
+    And whether what came is off by no more than they are by stopping.  A number of steps is what somebody chose for
+    the values that are given; at others it may be too small.
     """
     if session.subject.outside or not (session.searches or (session.repeats and not trial.given)):
         return False
     local, at = session.local(trial.primals, dtype), session.rounded(trial, dtype)
     before = session.measured(trial, dtype)
     try:
-        truth, value = (np.asarray(bars[place]) for bars in local.in_the_end(at.primals, at.cotangent))
+        truth, value = (np.asarray(bars[place]) for bars in local.in_the_end(at.primals, at.cotangent, not trial.given))
         stopped = np.asarray(local.formula(at.primals, at.cotangent)[1][place])
         early = max(scale(truth - before.truth[1][place]), scale(value - stopped))
     except Exception:  # what a stranger's loop has against more steps

@@ -278,10 +278,13 @@ class Local:
         with jax.enable_x64(True), jax.default_matmul_precision("highest"):
             return self._formula(primals, cotangent)
 
-    def in_the_end(self, primals, cotangent):
-        """(cotangents of the definition, cotangents by hand) in float64, if every search of them went on for longer."""
+    def in_the_end(self, primals, cotangent, steps: bool):
+        """(cotangents of the definition, cotangents by hand) in float64, if every search of them went on for longer.
+
+        steps  whether a number of steps that do the same did, too
+        """
         with jax.enable_x64(True), jax.default_matmul_precision("highest"):
-            definition, by_hand = self._on_and_on
+            definition, by_hand = self._on_and_on[steps]
             return definition(primals, cotangent).value, by_hand(primals, cotangent)[1]
 
     @functools.cached_property
@@ -289,8 +292,13 @@ class Local:
         structure = jax.tree.structure(self.by_hand[1])
         cotangent = [np.zeros(o.shape) for o in self.outputs]
         formula = jax.make_jaxpr(widened(self.by_hand[0]))(*self.wide, *cotangent)
-        by_hand = compiled(lambda primals, bars: structure.unflatten(on_and_on(formula, [*primals, *bars])))
-        return ORACLES["jacfwd"].__wrapped__(lambda *primals: tuple(on_and_on(self.equations, primals))), by_hand
+
+        def longer(steps):
+            run = functools.partial(on_and_on, steps=steps)
+            definition = ORACLES["jacfwd"].__wrapped__(lambda *primals: tuple(run(self.equations, primals)))
+            return definition, compiled(lambda *both: structure.unflatten(run(formula, jax.tree.leaves(both))))
+
+        return longer(False), longer(True)
 
     def cast_outputs(self, cotangent) -> tuple:
         """A cotangent in the dtypes of the outputs."""

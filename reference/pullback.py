@@ -122,10 +122,7 @@ def nudges(rng: np.random.Generator, shape: tuple[int, ...]) -> np.ndarray:
 
 
 class _Rounding:
-    """Moves every number it is given; every use reads another window of the same random signs.
-
-    In terms of `lax` alone: what is traced for every result of every definition has to be short.
-    """
+    """Moves every number it is given; every use reads another window of the same random signs."""
 
     def __init__(self, factors, terms, uses=0, offset=None):
         self.uses, self.offset, self.terms = uses, offset, terms
@@ -146,20 +143,26 @@ class _Rounding:
 
     def _moved(self, array, ulps, size=None):
         self.uses += 1
-        shape, start = jnp.shape(array), self.uses * 131 % NOISE_LENGTH
-        factors = self._usual if ulps == ULPS else _beyond(self.factors, ulps)
-        factor, term = (lax.reshape(self._window(row, start, math.prod(shape)), shape) for row in (factors, self.terms))
-        still = lax.eq(array, lax.full_like(array, 0))
-        moved = lax.mul(array, factor) if size is None else lax.add(array, lax.mul(size, lax.sub(factor, 1.0)))
-        return lax.select(still, array, lax.add(moved, term))  # a zero is a zero in every dtype
-
-    def _window(self, row, start, size):
-        if start + size > NOISE_LENGTH:
-            row = jnp.tile(row, 1 + (start + size) // NOISE_LENGTH)
+        start = self.uses * 131 % NOISE_LENGTH
+        turns = 1 + (start + math.prod(jnp.shape(array))) // NOISE_LENGTH
         if self.offset is not None:
-            row = lax.concatenate([row, lax.slice(row, (0,), (NOISE_LENGTH,))], 0)
-            return lax.dynamic_slice(row, (start + self.offset % NOISE_LENGTH,), (size,))
-        return lax.slice(row, (start,), (start + size,))
+            start, turns = start + self.offset % NOISE_LENGTH, turns + 1
+        factors = self._usual if ulps == ULPS else _beyond(self.factors, ulps)
+        return _move(array, size, factors, self.terms, jnp.asarray(start, jnp.int32), turns)
+
+
+@functools.partial(jax.jit, static_argnums=5)
+def _move(array, size, factors, terms, start, turns):
+    """array (1 ± δ) ± η, by the signs from `start` on, of rows gone through so many times; traced once for a shape."""
+
+    def window(row):
+        row = lax.concatenate([row] * turns, 0) if turns > 1 else row
+        return lax.reshape(lax.dynamic_slice(row, (start,), (math.prod(array.shape),)), array.shape)
+
+    factor = window(factors)
+    moved = lax.mul(array, factor) if size is None else lax.add(array, lax.mul(size, lax.sub(factor, 1.0)))
+    still = lax.eq(array, lax.full_like(array, 0))
+    return lax.select(still, array, lax.add(moved, window(terms)))  # a zero is a zero in every dtype
 
 
 def _beyond(factors, ulps):

@@ -126,3 +126,35 @@ def of_root(factor):
 def test_steps_that_are_too_few_elsewhere_are_no_fault_of_the_implicit_derivative(factor, wrong):
     result = check(of_root(factor), np.float32([0.5, 1.5, 0.8, 2.0]), checks=("truth", "values"), reproduce=False)
     assert {finding.check for finding in result.failures} == wrong, result
+
+
+def fixed_point(w, x):
+    """z = tanh(w z + x), iterated until nothing changes; of no derivative in reverse."""
+
+    def unsettled(both):
+        return jnp.max(jnp.abs(both[0] - both[1])) > jnp.finfo(x.dtype).eps
+
+    return lax.while_loop(unsettled, lambda both: (jnp.tanh(w * both[0] + x), both[0]), (jnp.tanh(x), x + jnp.inf))[0]
+
+
+def fixed_point_unrolled(w, x):
+    z = jnp.tanh(x)
+    for _ in range(20):
+        z = jnp.tanh(w * z + x)
+    return z
+
+
+@pytest.mark.parametrize(("terms", "ok"), [(2, False), (60, True)])
+def test_a_series_that_ends_too_early_is_wrong_beside_a_search(terms, ok):
+    """The loop of the derivative has a number of steps, which is a choice, and not one that a search has made."""
+
+    def backward(saved, g):
+        w, z = saved
+        slope = 1 - z**2
+        u = lax.fori_loop(0, terms, lambda _, u: g + w * slope * u, g)
+        return u * slope * z, u * slope
+
+    implicit = by_hand(fixed_point, lambda w, x: (z := fixed_point(w, x), (w, z)), backward)
+    w, x = np.float32([0.2, -0.1, 0.15]), np.float32([0.2, -0.3, 0.5])
+    result = check(implicit, w, x, truth=fixed_point_unrolled, checks=("truth",), reproduce=False)
+    assert result.ok == ok, result

@@ -137,6 +137,18 @@ def test_lengths_that_are_equal_by_chance_are_set_apart():
     assert "for 4 in" in found.failures[0].example
 
 
+@pytest.mark.parametrize("index", [3, -2, np.array([1, 3]), (slice(None), 3)])
+def test_lengths_that_do_not_have_an_index_are_not_tried(index):
+    """JAX takes the last element for one that is not there, and writes nothing; a length that has it is tried."""
+
+    def read(x):
+        return x[index] ** 2
+
+    read_by_hand = by_hand(read, keeping(read), lambda x, g: (jnp.zeros_like(x[0]).at[index].add(2 * x[0][index] * g),))
+    result = judged(read_by_hand, np.arange(1.0, 21.0, dtype=np.float32).reshape(5, 4) ** 0.5, checks=("shapes",))
+    assert {finding.verdict for finding in result.findings if not finding.given_up} == {"right"}, result
+
+
 def test_a_length_beyond_a_block_is_tried():
     def backward(saved, g):
         return (jnp.where(jnp.arange(len(g)) < 128, g * jnp.cos(saved[0]), 0),)

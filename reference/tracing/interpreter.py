@@ -173,9 +173,12 @@ def _counters(loop) -> tuple[list[bool], frozenset]:
     return list(map(evenly, body.outvars, body.invars[loop["body_nconsts"] :])), frozenset(steps)
 
 
-def on_and_on(closed, arguments) -> list:
-    """Run a traced function, every loop that ends when something is found, or does the same again, going on longer."""
-    return walk(closed, arguments, control=_ON_AND_ON)
+def on_and_on(closed, arguments, steps: bool) -> list:
+    """Run a traced function, every loop that ends when something is found going on for longer.
+
+    steps  whether one that does the same for a number of steps does, too
+    """
+    return walk(closed, arguments, control=_ON_AND_ON | {"scan": _repeated if steps else _scan})
 
 
 def bind(equation, inputs, **changed) -> list:
@@ -329,4 +332,4 @@ def _cond(params, inputs, inside):
 _COMPARES = names("gt ge lt le")
 _CONTROL = {"scan": _scan, "while": _while, "cond": _cond}
 _PACED = _CONTROL | {"while": _paced}
-_ON_AND_ON = _CONTROL | {"while": _longer, "scan": _repeated}
+_ON_AND_ON = _CONTROL | {"while": _longer}
