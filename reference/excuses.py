@@ -88,10 +88,13 @@ def _digits_lost(session, trial, dtype, place, apart):
     if trial.given and dtype == session.subject.dtype:
         return None
     local, truth = session.local(trial.primals, dtype), session.measured(trial, dtype)
-    u, size = unit(local.unit), max(map(scale, [*truth.truth[0], *_kept(session, trial, dtype)]), default=0.0)
+    u, size = unit(local.unit), max(map(scale, truth.truth[0]), default=0.0)
     whole, allowance = scale(truth.truth[1][place]), truth.allowance[1][place]
     unsure = scale(allowance) >= whole / 2  # rounding alone leaves no digit: what it may do, a few copies do not tell
     nothing = SLACK * usual(session, trial, dtype, place)  # times a rounding: where the derivative dies away
+    # What is kept is asked for, and compiled, only where it can matter.
+    if not apart.absolute <= whole * (SLACK * u * size if dtype == "float64" else np.sqrt(u)):
+        size = max([size, *map(scale, _kept(session, trial, dtype))])
     few = apart.absolute > max(min(max(np.sqrt(u), SLACK * u * size), 0.5) * whole, u * nothing) and not unsure
     few = few or not np.isfinite(apart.absolute)
     beyond = trial.words == HUGE and np.isfinite(apart.absolute)

@@ -195,7 +195,7 @@ def _of_integers(session, failed: Failed) -> str:
     if not changed or any(np.shape(a) != np.shape(b) for _, a, b in pairs):
         return ""
     trial = session.trial(tuple(b if kind(a.dtype) == "float" else a for _, a, b in pairs), "other integers", 11)
-    findings = session.judge("truth", trial, dtype, session.answer(trial, dtype), outputs=False, remember=False)
+    findings = session.judge("truth", trial, dtype, outputs=False, remember=False)
     return ", ".join(changed) if any(f.leaf == failed.finding.leaf and not f.ok for f in findings) else ""
 
 

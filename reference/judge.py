@@ -64,6 +64,7 @@ class Leaf:
 class Judgement:
     """An answer, (outputs, cotangents), that a check got at a trial in a dtype.
 
+    answer    None for what the derivative by hand gives, which is then asked for after the truth
     outputs   whether these are judged too
     remember  whether what is wrong is kept in the session, to be explained
     once      whether nothing else is asked there, so that what most answers do not need is measured for the rest alone
@@ -71,7 +72,7 @@ class Judgement:
 
     def __init__(self, session, check: str, trial: Trial, dtype: str, answer, outputs, remember, once):
         self.session, self.subject, self.local = session, session.subject, session.local(trial.primals, dtype)
-        self.check, self.trial, self.dtype, self.answer = check, trial, dtype, answer
+        self.check, self.trial, self.dtype, self._answer = check, trial, dtype, answer
         self.outputs, self.remember, self.once = outputs, remember, once
 
     def findings(self) -> list[Finding]:
@@ -93,6 +94,10 @@ class Judgement:
     def _forget(self, which):
         failed = self.session.failed
         self.session.failed = [f for f in failed if f.trial is not self.trial or not which(f)]
+
+    @property
+    def answer(self):
+        return self._answer or self.session.answer(self.trial, self.dtype)
 
     @property
     def _measured(self) -> Yardstick:

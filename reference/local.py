@@ -191,10 +191,10 @@ class Local:
 
     def forward_pass(self, primals):
         """What runs between a forward and a backward pass, of arguments in the dtype: cotangent -> cotangents."""
-        out, pull_back = self.subject.vjp(self.subject, tuple(map(jnp.asarray, self.subject.cast(primals, self.dtype))))
+        out, pull_back = self.subject.vjp(self.subject, jax.device_put(self.subject.cast(primals, self.dtype)))
 
         def pull(cotangent):
-            return pull_back(tuple(map(jnp.asarray, cotangent)))
+            return pull_back(jax.device_put(tuple(cotangent)))
 
         pull.out, pull.kept = out, pull_back.kept
         return pull
@@ -252,8 +252,8 @@ class Local:
         """(outputs, cotangents) in the dtype; None for a leaf that is not differentiated."""
         run = self.pullback if eager else self._jitted
         with self.precision(), jax.default_matmul_precision("highest"):
-            cast = self.subject.cast(primals, self.dtype)
-            return run(tuple(map(jnp.asarray, cast)) if eager else cast, self.cast_outputs(cotangent))
+            both = self.subject.cast(primals, self.dtype), self.cast_outputs(cotangent)
+            return run(*jax.device_put(both)) if eager else run(*both)
 
     def trace_hand(self):
         """(equations, shapes) of the derivative by hand; what JAX or its author have against that is raised."""

@@ -111,7 +111,7 @@ def rounded(closed, copies: int = COPIES, relative: float | None = None) -> Call
 def _noise(copies, wide):  # wide: the same numbers have another dtype where that is switched off
     """One row of zeros, then rows of random signs."""
     signs = np.random.default_rng(0).choice([-1.0, 1.0], (copies, NOISE_LENGTH))
-    return jnp.asarray(np.concatenate([np.zeros((1, NOISE_LENGTH)), signs]))
+    return jax.device_put(np.concatenate([np.zeros((1, NOISE_LENGTH)), signs]))
 
 
 def _scatter(row):

@@ -113,7 +113,7 @@ def _kept_moves(noises, place, wide):  # wide: where it is switched off, the sam
     rows, relative, absolute = (np.asarray(column)[:, None] for column in zip(*noises, strict=True))
     moves = nudges(np.random.default_rng(0), (rows.max() + 1, NOISE_LENGTH))[rows[:, 0]]
     moves = np.roll(moves, place * STRIDE, axis=1)
-    return jnp.asarray(1 + moves * relative), jnp.asarray(moves * absolute)
+    return jax.device_put(1 + moves * relative), jax.device_put(moves * absolute)
 
 
 def nudges(rng: np.random.Generator, shape: tuple[int, ...]) -> np.ndarray:
@@ -148,7 +148,7 @@ class _Rounding:
         if self.offset is not None:
             start, turns = start + self.offset % NOISE_LENGTH, turns + 1
         factors = self._usual if ulps == ULPS else _beyond(self.factors, ulps)
-        return _move(array, size, factors, self.terms, jnp.asarray(start, jnp.int32), turns)
+        return _move(array, size, factors, self.terms, start, turns)
 
 
 @functools.partial(jax.jit, static_argnums=5)

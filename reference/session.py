@@ -2,6 +2,7 @@
 
 import dataclasses
 import functools
+import threading
 
 import jax
 import numpy as np
@@ -37,7 +38,8 @@ class Session:
         self.inner: Session | None = None  # the derivative as a subject of its own, once it was differentiated
         self.outside: list[str] = []  # words of trials where the definition is not finite
         self.tried: set[tuple[str, str]] = set()  # (check, dtype) of all that was judged
-        self._locals, self._measured, self._answers, self._around = {}, {}, {}, {}
+        self._locals, self._measured, self._around = {}, {}, {}
+        self._answers, self._answering = {}, {}
         self.smooth, self.kinked = set(), set()  # where nothing kinks; (trial, dtype) where something does
 
     # --- what is compared --------------------------------------------------------------------------------------------
@@ -102,8 +104,10 @@ class Session:
 
     def answer(self, trial: Trial, dtype: str):
         """(outputs, cotangents) by hand, compiled."""
-        if (key := (id(trial), dtype)) not in self._answers:
-            self._answers[key] = trial, self.local(trial.primals, dtype).hand(trial.primals, trial.cotangent)
+        key = id(trial), dtype
+        with self._answering.setdefault(key, threading.Lock()):  # it may be on its way, see `checker._run`
+            if key not in self._answers:
+                self._answers[key] = trial, self.local(trial.primals, dtype).hand(trial.primals, trial.cotangent)
         return self._answers[key][1]
 
     def measured(self, trial: Trial, dtype: str) -> Yardstick:
@@ -164,7 +168,7 @@ class Session:
         around = jax.tree.map(lambda *parts: np.concatenate([part[1:] for part in parts]), *(b for _, b in batches))
         return around, any(jumps(out) for outs, _ in batches for out in outs)
 
-    def judge(self, check: str, trial: Trial, dtype: str, answer, outputs=True, remember=True, once=False):
+    def judge(self, check: str, trial: Trial, dtype: str, answer=None, outputs=True, remember=True, once=False):
         """Every leaf of an answer against the truth; a trial outside of the domain is counted, and not judged.
 
         What is wrong is remembered, to be explained.  See `Judgement`.

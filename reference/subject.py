@@ -262,7 +262,7 @@ def real_outputs(out) -> tuple:
             # Re(ȳ f) with ȳ = a + ib is a re − b im: JAX's convention for cotangents of complex numbers
             real += [jnp.real(leaf), jnp.imag(leaf)]
         elif kind(jnp.result_type(leaf)) == "float":
-            real.append(jnp.asarray(leaf))
+            real.append(leaf if isinstance(leaf, jax.Array) else jnp.asarray(leaf))
     return tuple(real)
 
 

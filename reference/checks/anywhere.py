@@ -71,7 +71,7 @@ def _transformed(session, check, trial, dtype, answer, message):
 def _wrong_plainly(session, trial=None):
     """The leaves that are wrong at a trial, or at the example, without any transformation."""
     trial, dtype = trial or session.example[0], session.subject.dtype
-    plain = session.judge("truth", trial, dtype, session.answer(trial, dtype), remember=False)
+    plain = session.judge("truth", trial, dtype, remember=False)
     return {finding.leaf for finding in plain if not finding.ok}
 
 
@@ -119,7 +119,7 @@ def vmap(session: Session) -> Iterator[Finding]:
     ]
     with local.precision(), jax.default_matmul_precision("highest"):
         try:
-            results = compiled(everything)(stacked, cts)
+            results = jax.device_get(compiled(everything)(stacked, cts))
         except Exception as error:
             _must_be_mapped(session, stacked[0], ways[0], error)
             raise

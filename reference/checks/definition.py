@@ -25,7 +25,7 @@ def value(session: Session) -> Iterator[Finding]:
     """The forward pass gives the value of the function itself."""
     for dtype in dtypes(session):
         for trial in session.example[:1]:
-            for finding in session.judge("value", trial, dtype, session.answer(trial, dtype)):
+            for finding in session.judge("value", trial, dtype):
                 if finding.leaf in session.subject.output_names(len(trial.cotangent)):
                     yield finding
 
@@ -62,7 +62,7 @@ def _dropped(session, trial) -> list[str]:
     if not isinstance(function, jax.custom_vjp) or function.symbolic_zeros:
         return []
     with local.precision():
-        args = subject.assemble(map(jnp.asarray, subject.cast(trial.primals, dtype)))
+        args = subject.assemble(map(jax.device_put, subject.cast(trial.primals, dtype)))
         given = [i for i in range(len(args)) if i not in subject.static]
         whole = [place for place, i in enumerate(given) if kind_of(args[i]) == "integer"]
 
@@ -91,7 +91,7 @@ def truth(session: Session) -> Iterator[Finding]:
     """Every cotangent equals the derivative of the definition, by autodiff in float64, at the example's values."""
     for dtype in dtypes(session):
         for trial in session.example:
-            yield from session.judge("truth", trial, dtype, session.answer(trial, dtype), outputs=False)
+            yield from session.judge("truth", trial, dtype, outputs=False)
 
 
 @named
@@ -119,7 +119,7 @@ def _at_values(session, words, check):
             trial = dataclasses.replace(trial, cotangent=tuple(map(np.abs, trial.cotangent)))
         for dtype in dtypes(session):
             if kind_of_values != "huge" or dtype == "float64":  # in fewer digits a difference of such numbers is noise
-                yield from session.judge(check, trial, dtype, session.answer(trial, dtype), outputs=True)
+                yield from session.judge(check, trial, dtype, outputs=True)
 
 
 IN_TURN = 4  # arguments of which one alone lies on edges

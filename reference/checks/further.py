@@ -140,7 +140,7 @@ def shapes(session: Session) -> Iterator[Finding]:
         except Exception:  # the function does not take arguments of these shapes
             continue
         try:
-            yield from session.judge("shapes", trial, dtype, session.answer(trial, dtype), once=True)
+            yield from session.judge("shapes", trial, dtype, once=True)
             tried += 1
         except CannotTell:
             continue

@@ -68,7 +68,7 @@ def _must_not_be_a_convention(session, trial, dtype):
     """At a kink an oracle has a choice of its own, or the slope of no side; in float64 it may see another function."""
     if session.function_fails(trial, dtype, session.answer(trial, dtype)):
         raise CannotTell(f"the function itself is off in {dtype}, or another in float64, as one whose draws differ")
-    found = list(session.judge("kinks", trial, dtype, session.answer(trial, dtype), outputs=False, remember=False))
+    found = list(session.judge("kinks", trial, dtype, outputs=False, remember=False))
     if (id(trial), dtype) in session.kinked and all(finding.verdict != "wrong" for finding in found):
         raise CannotTell("the example lies on a kink, where the derivative is a convention: see truth")
 
