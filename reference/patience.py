@@ -1,7 +1,7 @@
 """Work that is given up after a time, or when it is interrupted, and how a process ends that gave some up.
 
 Its thread is told to stop, and does so between two lines of Python.  What hangs inside of XLA never comes to that and
-is left alone; Python, ending beside such a thread, may abort.
+is left alone.  What XLA compiles comes back, and Python aborts where that happens while it ends: it is waited for.
 """
 
 import atexit
@@ -16,6 +16,7 @@ import jax
 import numpy as np
 
 LAST_WAIT = 5.0  # seconds, for a thread to come to its end when the process does
+COMPILING = 600.0  # the same for one that compiles, and will come back
 _given_up: list[threading.Thread] = []
 
 
@@ -72,6 +73,15 @@ def _give_up(thread):
 def _wait_for_the_rest():
     for thread in _given_up:
         thread.join(timeout=LAST_WAIT)
+        if _compiles(thread):
+            thread.join(timeout=COMPILING)
+
+
+def _compiles(thread) -> bool:
+    frame = sys._current_frames().get(thread.ident)
+    while frame is not None and "compile" not in frame.f_code.co_name:
+        frame = frame.f_back
+    return frame is not None
 
 
 def leave(code: int) -> None:

@@ -50,3 +50,26 @@ def test_what_hangs_at_the_example_is_waited_for_once(tmp_path):
     assert ended.returncode == 2, ended.stderr  # nothing is known to be wrong, and nothing was checked
     assert "given up after 3 seconds" in ended.stdout
     assert "value was given up" in ended.stdout
+
+
+COMPILES = """
+import sys
+import jax, jax.numpy as jnp
+from manual_backprop.reference import patience
+
+def slow(x):
+    for _ in range(80):
+        x = jnp.sort(jnp.sin(x)) + x[::-1]
+    return x
+
+patience.LAST_WAIT = 0.1  # so that the test is over sooner
+try:
+    patience.Patience(1.0).within(lambda: jax.jit(slow)(jnp.ones(8)))
+except TimeoutError:
+    sys.exit(3)
+"""
+
+
+def test_a_script_ends_as_it_should_beside_what_compiles(tmp_path):
+    ended = ran("-c", COMPILES, where=tmp_path)
+    assert ended.returncode == 3, ended.stderr  # and not killed by a signal
