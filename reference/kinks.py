@@ -3,6 +3,7 @@
 Which of these a derivative takes at the kink itself is a convention, JAX's or another.
 """
 
+import functools
 import warnings
 from collections.abc import Iterator
 
@@ -91,77 +92,116 @@ def between(got, truth, allowance, around, primal, dtype) -> tuple[str, str, dic
     """
     if not np.isfinite(around).all(axis=0).any():
         return None
-    quarter, ties = nearer(around), _ties(primal)
     with np.errstate(invalid="ignore", over="ignore"), warnings.catch_warnings():
         warnings.simplefilter("ignore")  # a number none of whose neighbours is finite
-        low, high = np.nanmin(around, axis=0), np.nanmax(around, axis=0)
-        spread, settled = high - low, np.isfinite(truth)
-        rounding = SLACK * (unit(dtype) * np.maximum(scale(low), scale(high)) + least(dtype))
-        reach = np.where(settled & np.isfinite(allowance), allowance, spread + rounding)
-        far, near = (_outside(truth, around[rows]) for rows in (~quarter, quarter))
-        lost = settled & (near > reach) & (2 * near > far)
-        apart = as_far_apart(around)
-        kinked = ~settled | ((spread > reach) & apart) | lost
+        return _Sides(got, truth, allowance, around, _ties(primal), dtype).verdict()
+
+
+class _Sides:
+    """A cotangent between its neighbours, element by element.
+
+    settled  where the truth is finite
+    lost     where its neighbours do not tend to the truth
+    kinked   where they need not tend to one number
+    reach    how far beyond them it may be
+    """
+
+    def __init__(self, got, truth, allowance, around, ties, dtype):
+        self.got, self.truth, self.allowance = got, truth, allowance
+        self.around, self.ties, self.dtype = around, ties, dtype
+        self.low, self.high = np.nanmin(around, axis=0), np.nanmax(around, axis=0)
+        self.spread, self.settled = self.high - self.low, np.isfinite(truth)
+        self.rounding = SLACK * (unit(dtype) * np.maximum(scale(self.low), scale(self.high)) + least(dtype))
+        reach = np.where(self.settled & np.isfinite(allowance), allowance, self.spread + self.rounding)
+        far, near = (_outside(truth, around[rows]) for rows in (~nearer(around), nearer(around)))
+        self.lost = self.settled & (near > reach) & (2 * near > far)
+        self.apart = as_far_apart(around)
+        self.kinked = ~self.settled | ((self.spread > reach) & self.apart) | self.lost
         # On either side the derivative moves, over that distance, by some of its own size: of the jump, very little.
-        reach = np.where(lost, rounding + spread, reach + np.sqrt(NEAR) * spread)
-        fits = np.isfinite(got) & (low - reach <= got) & (got <= high + reach)
-        equal = settled & ~lost & (np.abs(got - np.where(settled, truth, 0)) <= allowance)
-        equal |= ~settled & ~np.isfinite(around).any(axis=0)  # nothing is known of these
-        fits &= kinked | equal
-        # Where the derivative jumps, what rounding allows is the jump itself: the sides say more, and rounding does
-        # what is left of it.
-        sides = np.maximum(high - truth, truth - low)
-        left = np.where(allowance < (1 - np.sqrt(NEAR)) * sides, 0, np.maximum(allowance - sides, 0))
-        tight = rounding + np.sqrt(NEAR) * spread + left
-        jump = settled & (4 * spread >= allowance) & (spread > rounding) & apart
-        off = np.abs(got - np.where(settled, truth, 0)) > tight
-        beyond = jump & (_outside(got, around) > tight) & off
-        for group in ties:
-            if (jump & off)[group].any() and equal[group].all() and not _together(got, around, tight, group):
+        self.reach = np.where(self.lost, self.rounding + self.spread, reach + np.sqrt(NEAR) * self.spread)
+        self.from_truth = np.abs(got - np.where(self.settled, truth, 0))
+
+    @functools.cached_property
+    def equal(self):
+        """As near to the truth as rounding allows."""
+        unknown = ~self.settled & ~np.isfinite(self.around).any(axis=0)
+        return unknown | (self.settled & ~self.lost & (self.from_truth <= self.allowance))
+
+    @functools.cached_property
+    def fits(self):
+        """Between the neighbours, where there is a kink."""
+        between = (self.low - self.reach <= self.got) & (self.got <= self.high + self.reach)
+        return np.isfinite(self.got) & between & (self.kinked | self.equal)
+
+    @functools.cached_property
+    def beyond(self):
+        """Where the derivative jumps, and what came is on neither side, nor in between.
+
+        What rounding allows there is the jump itself: the sides say more, and rounding does what is left of it.
+        """
+        sides = np.maximum(self.high - self.truth, self.truth - self.low)
+        left = np.maximum(self.allowance - sides, 0)
+        left = np.where(self.allowance < (1 - np.sqrt(NEAR)) * sides, 0, left)
+        tight = self.rounding + np.sqrt(NEAR) * self.spread + left
+        jump = self.settled & (4 * self.spread >= self.allowance) & (self.spread > self.rounding) & self.apart
+        off = self.from_truth > tight
+        beyond = jump & off & (_outside(self.got, self.around) > tight)
+        for group in self.ties:
+            if (jump & off)[group].any() and self.equal[group].all() and not self._together(tight, group):
                 beyond |= group & off
-        # Where autodiff is not finite and all sides are, an answer is no limit if it is far from them, or if they
-        # agree with each other and it is not finite either.  Where they grow, as at the root of zero, there is none.
-        agree = np.isfinite(around).all(axis=0) & ~settled & ~_grow(around, quarter)
-        far_off = agree & np.where(np.isfinite(got), ~fits, SLACK * spread <= scale(around))
-    if not (kinked | beyond).any():
-        return None
-    for where, message in (
-        (far_off, "autodiff of the definition is not finite here, and this is no limit of derivatives nearby"),
-        (beyond, "at a kink, and beyond the one-sided derivatives"),
-        (lost & ~fits & ~equal, "as autodiff of the definition has it, but no limit of the derivatives nearby"),
-    ):
-        if where.any():
-            return "wrong", message, _furthest(where, got, low, high, dtype)
-    if not (fits | equal).all():
-        return None
-    for group in ties:
-        if kinked[group].any() and not equal[group].all() and not _together(got, around, reach, group):
+        return beyond
+
+    @functools.cached_property
+    def far_off(self):
+        """Where autodiff is not finite and all sides are: far from them; not finite, where they agree.
+
+        Where they grow, as at the root of zero, there is no limit.
+        """
+        agree = np.isfinite(self.around).all(axis=0) & ~self.settled & ~_grow(self.around)
+        return agree & np.where(np.isfinite(self.got), ~self.fits, SLACK * self.spread <= scale(self.around))
+
+    def verdict(self) -> tuple[str, str, dict] | None:
+        """See `between`."""
+        if not (self.kinked | self.beyond).any():
             return None
-    if not settled.all():
-        return "right", "autodiff of the definition is not finite here; this is a limit of derivatives nearby", {}
-    if lost.any():
-        return "right", "autodiff of the definition is wrong here; this is the limit of the derivatives nearby", {}
-    return "right", "a kink: not JAX's choice, but between the one-sided derivatives", {}
+        for where, message in (
+            (self.far_off, "autodiff of the definition is not finite here, and this is no limit of derivatives nearby"),
+            (self.beyond, "at a kink, and beyond the one-sided derivatives"),
+            (
+                self.lost & ~self.fits & ~self.equal,
+                "as autodiff of the definition has it, but no limit of the derivatives nearby",
+            ),
+        ):
+            if where.any():
+                return "wrong", message, self._furthest(where)
+        if not (self.fits | self.equal).all():
+            return None
+        for group in self.ties:
+            if self.kinked[group].any() and not self.equal[group].all() and not self._together(self.reach, group):
+                return None
+        if not self.settled.all():
+            return "right", "autodiff of the definition is not finite here; this is a limit of derivatives nearby", {}
+        if self.lost.any():
+            return "right", "autodiff of the definition is wrong here; this is the limit of the derivatives nearby", {}
+        return "right", "a kink: not JAX's choice, but between the one-sided derivatives", {}
+
+    def _together(self, room, group) -> bool:
+        """Whether the sum over a group lies between its neighbours' sums, or these say nothing."""
+        sums, total = self.around[:, group].sum(axis=1), self.got[group].sum()
+        room = room[group].sum()
+        return not np.isfinite(sums).all() or bool(sums.min() - room <= total <= sums.max() + room)
+
+    def _furthest(self, where) -> dict:
+        """Of these elements the one that is furthest from all limits, what came there, and the limit next to it."""
+        limit = np.clip(np.nan_to_num(self.got), self.low, self.high)
+        apart = discrepancy(np.where(where, self.got, limit), limit, np.ones_like(limit), self.dtype)
+        return vars(apart) | {"ratio": np.inf} if apart else {"ratio": np.inf}
 
 
 def _ties(primal):
     """Masks of the numbers that are equal to each other."""
     distinct, counts = np.unique(primal, return_counts=True)
     return [primal == value for value in distinct[counts > 1]]
-
-
-def _together(got, around, room, group) -> bool:
-    """Whether the sum over a group lies between its neighbours' sums, or these say nothing."""
-    sums, total, room = around[:, group].sum(axis=1), got[group].sum(), room[group].sum()
-    return not np.isfinite(sums).all() or bool(sums.min() - room <= total <= sums.max() + room)
-
-
-def _furthest(where, got, low, high, dtype) -> dict:
-    """Of these elements the one that is furthest from all limits, what came there, and the limit next to it."""
-    with np.errstate(invalid="ignore"):
-        limit = np.clip(np.nan_to_num(got), low, high)
-    apart = discrepancy(np.where(where, got, limit), limit, np.ones_like(limit), dtype)
-    return vars(apart) | {"ratio": np.inf} if apart else {"ratio": np.inf}
 
 
 def nearer(around):
@@ -175,9 +215,9 @@ def as_far_apart(around):
     return ~(2 * near <= far)
 
 
-def _grow(around, quarter):
+def _grow(around):
     """Where the nearer neighbours' derivatives are larger than those of the same neighbours further away."""
-    near, far = (np.abs(around[rows]).max(axis=0) for rows in (quarter, ~quarter))
+    near, far = (np.abs(around[rows]).max(axis=0) for rows in (nearer(around), ~nearer(around)))
     return near > (1 + np.sqrt(NEAR)) * far + SLACK * unit("float64") * scale(around)
 
 
