@@ -73,17 +73,23 @@ def check_gradient(request, record_finding):
 
     def checked(function, *args, **more):
         from manual_backprop.reference.checker import check
+        from manual_backprop.reference.finding import Finding
         from manual_backprop.reference.subject import Unusable
 
         from .targets import findings_of, reproducible
 
+        def keep(finding):  # functions of one name in several tests are several
+            record_finding(finding, family="target", subject=f"{request.node.nodeid}: {finding.subject}")
+
         try:
             result = check(function, *args, **options | more)
         except Unusable as error:
+            name = getattr(function, "__name__", type(function).__name__)
+            keep(Finding(name, "usable", "", "", "raised", message=str(error)))
             raise pytest.fail.Exception(str(error), pytrace=False) from None
         again = shlex.join(["pytest", request.node.nodeid])
         for finding in findings_of(reproducible(result, lambda finding: again)):
-            record_finding(finding, family="target")
+            keep(finding)
         if not result.ok:
             pytest.fail(str(result), pytrace=False)
         return result

@@ -15,10 +15,10 @@ import numpy as np
 
 from .blame import blamed
 from .checks import CHECKS
-from .checks.naming import dtypes, first_line
+from .checks.naming import first_line
 from .explaining import explained, severity
 from .finding import GIVEN_UP, INTERRUPTED, LEFT_OUT, CannotTell, Finding
-from .patience import Patience
+from .patience import Left, Patience
 from .profiles import PROFILES
 from .progress import progress
 from .reproduction import reproduced
@@ -28,6 +28,8 @@ from .subject import Subject, Unusable, real_outputs
 
 HERE = pathlib.Path(__file__).parent
 SECONDS = 60.0  # for one check, before it is given up
+NOWHERE = "the definition is not finite wherever this check looked"
+NOTHING = "there is nothing that this check could look at"
 AT_THE_EXAMPLE = ("value", "truth")
 FIRST = ("value", "structure", "truth", "values", "kinks")  # what they measure, the others use
 LONGEST = ("shapes", "eager")  # so they begin before the others do
@@ -71,7 +73,7 @@ def check(
     False off by a factor of 1/2 everywhere
     """
     start = time.monotonic()
-    _must_make_sense(profile, seed, seconds)
+    _must_make_sense(profile, seed, seconds, name)
     without = PROFILES[profile].without if checks is None else ()
     chosen = [name for name in _chosen(checks) if name not in without]
     patience = Patience(seconds)
@@ -115,8 +117,6 @@ def _run(session, found, patience, at) -> None:
         _one(session, name, found[name], patience)
 
     names = list(found)
-    if names[0] in AT_THE_EXAMPLE:
-        _answer_ahead(session, patience)
     first = [name for name in names if name in FIRST]
     for i, name in enumerate(first, 1):
         one(name)
@@ -134,17 +134,6 @@ def _run(session, found, patience, at) -> None:
         pool.shutdown(wait=False, cancel_futures=True)
 
 
-def _answer_ahead(session, patience) -> None:
-    """Compile in the background what the first check asks of the derivative, while that measures the truth."""
-    trial = session.example[0]
-
-    def answer():
-        for dtype in dtypes(session):
-            session.answer(trial, dtype)
-
-    threading.Thread(target=_helped, args=(answer, patience), daemon=True).start()
-
-
 def assert_correct(function: Callable, *args, **options) -> None:
     """Raise an AssertionError that says what is wrong with a derivative, and how to reproduce it.
 
@@ -156,13 +145,15 @@ def assert_correct(function: Callable, *args, **options) -> None:
         raise AssertionError(str(result))
 
 
-def _must_make_sense(profile, seed, seconds):
+def _must_make_sense(profile, seed, seconds, name):
     if profile not in PROFILES:
         raise Unusable(f"profile is {profile!r}; it is one of {', '.join(PROFILES)}")
     if not (isinstance(seed, int | np.integer) and seed >= 0):
         raise Unusable(f"seed is {seed!r}; a whole number of at least 0 was expected")
-    if not (isinstance(seconds, int | float) and seconds > 0):
-        raise Unusable(f"seconds is {seconds!r}; a number above 0 was expected")
+    if not (isinstance(seconds, int | float) and 0 < seconds <= threading.TIMEOUT_MAX):
+        raise Unusable(f"seconds is {seconds!r}; a number above 0, of at most {threading.TIMEOUT_MAX:g}, was expected")
+    if not (name is None or isinstance(name, str)):
+        raise Unusable(f"name is {name!r}; a string was expected")
 
 
 def _chosen(checks):
@@ -233,6 +224,8 @@ def _in_time(work, patience, name):
     except concurrent.futures.TimeoutError:
         said = f"{getattr(name, '__name__', name)}: the function itself takes longer than {patience.seconds:g} seconds"
         raise Unusable(said) from None
+    except Left as error:
+        raise Unusable(f"{getattr(name, '__name__', name)}: the function itself {error}") from None
 
 
 def _raises(session, chosen, patience) -> list[Finding]:
@@ -265,7 +258,10 @@ def _one(session, name, own, patience) -> None:
 
     try:
         patience.within(work)
-        own.pop()
+        if own[:-1]:
+            own.pop()
+        else:
+            own[-1] = dataclasses.replace(own[-1], message=NOWHERE if session.outside else NOTHING)
     except CannotTell as reason:
         own[-1] = dataclasses.replace(own[-1], message=str(reason))
     except Exception as error:
@@ -279,7 +275,7 @@ def _raised(error, seconds) -> dict:
         return {"verdict": "abstained", "message": f"{GIVEN_UP} {seconds:g} seconds; seconds= allows more"}
     if _of_our_own(error):
         return {"verdict": "abstained", "message": f"this check itself failed, which is a mistake of its own: {said}"}
-    if isinstance(error, MemoryError):
+    if isinstance(error, MemoryError) or "RESOURCE_EXHAUSTED" in str(error):
         said = "out of memory; give smaller example arguments"
     impure = isinstance(error, jax.errors.UnexpectedTracerError)
     form = "structure" if "bwd" in str(error) else "raised"  # what JAX says of cotangents that do not fit

@@ -10,6 +10,7 @@ import functools
 from collections.abc import Iterator
 from typing import Any
 
+import jax.numpy as jnp
 import numpy as np
 
 from .allowance import SLACK, Yardstick, scale, unit
@@ -64,7 +65,7 @@ class Leaf:
 class Judgement:
     """An answer, (outputs, cotangents), that a check got at a trial in a dtype.
 
-    answer    None for what the derivative by hand gives, which is then asked for after the truth
+    answer    None for what the derivative by hand gives
     outputs   whether these are judged too
     remember  whether what is wrong is kept in the session, to be explained
     once      whether nothing else is asked there, so that what most answers do not need is measured for the rest alone
@@ -158,7 +159,7 @@ class Judgement:
 
     def _of(self, leaf: Leaf):
         """The finding on one leaf; and the cotangents around the point, where it is right by another convention."""
-        if leaf.malformed:
+        if leaf.malformed and not self._merely_wider(leaf):
             return self._wrong(leaf.name, ratio=np.inf, message=leaf.malformed, fault="structure"), None
         if not np.any(leaf.truth):  # what cancels is as exact as what went in
             into = self.trial.primals if leaf.place is None else self.trial.cotangent
@@ -181,6 +182,12 @@ class Judgement:
         if fits:
             return self._make(leaf.name, "right", **vars(apart)), None
         return self._of_what_is_off(leaf, apart, settled), None
+
+    def _merely_wider(self, leaf: Leaf) -> bool:
+        """Whether a cotangent in a dtype that nobody gave has only more digits than it need, as of a constant."""
+        if self.dtype == self.subject.dtype or leaf.got is None or np.shape(leaf.got) != np.shape(leaf.like):
+            return False
+        return jnp.promote_types(leaf.got.dtype, leaf.like.dtype) == leaf.got.dtype
 
     def _of_what_is_off(self, leaf: Leaf, apart, settled) -> Finding:
         of_point = self.session, self.trial, self.dtype

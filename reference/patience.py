@@ -6,26 +6,33 @@ is left alone.  What XLA compiles comes back, and Python aborts where that happe
 
 import atexit
 import concurrent.futures
+import contextlib
+import contextvars
 import ctypes
 import os
 import sys
 import threading
+import time
 from collections.abc import Callable
 
 import jax
 import numpy as np
 
-LAST_WAIT = 5.0  # seconds, for a thread to come to its end when the process does
-COMPILING = 600.0  # the same for one that compiles, and will come back
+LAST_WAIT = 5.0  # seconds, for threads to come to their end when the process does
+COMPILING = 600.0  # the same for those that compile, and will come back
 _given_up: list[threading.Thread] = []
 
 
 class Patience:
-    """So many seconds for each piece of work, which may all be given up at once."""
+    """So many seconds for each piece of work, which may all be given up at once.
+
+    What a caller has set for its own thread, all work finds set: 64-bit JAX, a mesh, context variables.
+    """
 
     def __init__(self, seconds: float):
         self.seconds = seconds
-        self._wide = jax.config.jax_enable_x64  # which a caller may have set for its own thread alone
+        self._wide, self._mesh = jax.config.jax_enable_x64, _mesh()
+        self._context = contextvars.copy_context()
         self._begun: list[threading.Thread] = []
         self._over = False
 
@@ -36,12 +43,15 @@ class Patience:
         def run():
             try:
                 # What is not finite is judged; NumPy need not say it as well.
-                with np.errstate(all="ignore"), jax.enable_x64(self._wide):
+                meshed = jax.set_mesh(self._mesh) if self._mesh else contextlib.nullcontext()
+                with np.errstate(all="ignore"), jax.enable_x64(self._wide), meshed:
                     done.set_result(work())
+            except SystemExit as error:
+                done.set_exception(Left(f"calls sys.exit({error.code!r})"))
             except BaseException as error:
                 done.set_exception(error)
 
-        thread = threading.Thread(target=run, daemon=True)
+        thread = threading.Thread(target=self._context.copy().run, args=(run,), daemon=True)
         self._begun.append(thread)
         thread.start()
         if self._over:
@@ -59,6 +69,17 @@ class Patience:
             _give_up(thread)
 
 
+def _mesh():
+    """The mesh that `jax.set_mesh` has set, if there is one."""
+    with contextlib.suppress(ValueError):  # within jit nobody may ask
+        mesh = jax.sharding.get_mesh()
+        return None if mesh.empty else mesh
+
+
+class Left(RuntimeError):  # noqa: N818 - as GeneratorExit, what was about to happen
+    """Something was about to end the process."""
+
+
 class _GivenUp(BaseException):
     """Raised inside of what is given up."""
 
@@ -71,10 +92,12 @@ def _give_up(thread):
 
 @atexit.register
 def _wait_for_the_rest():
+    last = time.monotonic() + LAST_WAIT
     for thread in _given_up:
-        thread.join(timeout=LAST_WAIT)
-        if _compiles(thread):
-            thread.join(timeout=COMPILING)
+        thread.join(timeout=max(0.0, last - time.monotonic()))
+    last = time.monotonic() + COMPILING
+    for thread in filter(_compiles, _given_up):
+        thread.join(timeout=max(0.0, last - time.monotonic()))
 
 
 def _compiles(thread) -> bool:

@@ -6,7 +6,6 @@ new combination of lengths.  Most of these never come back, so the one that was 
 
 import collections
 import contextlib
-import functools
 import threading
 import weakref
 from collections.abc import Callable
@@ -43,7 +42,13 @@ def compiled(function: Callable) -> Callable:
     def run(*arguments):
         leaves, structure = jax.tree.flatten(arguments)
         key = structure, tuple((np.shape(a), getattr(a, "dtype", type(a))) for a in leaves)
-        return _program(function, programs, key)(*arguments)
+        try:
+            return _program(function, programs, key)(*arguments)
+        except jax.errors.JaxRuntimeError:
+            if not _leave_out_unknown():
+                raise
+            programs.clear()
+            return run(*arguments)
 
     return run
 
@@ -68,7 +73,7 @@ def _program(function, programs, key):
         program = programs.get(key)
         if program is None:
             # A new function each, since JAX shares what it compiled between those that jit the same one.
-            program = programs[key] = jax.jit(lambda *arguments: function(*arguments), compiler_options=_options())
+            program = programs[key] = jax.jit(lambda *arguments: function(*arguments), compiler_options=dict(_options))
         place = id(programs), key
         _recent[place] = weakref.ref(programs)
         _recent.move_to_end(place)
@@ -79,13 +84,18 @@ def _program(function, programs, key):
         return program
 
 
-@functools.cache
-def _options() -> dict:
-    """Those of QUICKLY that this version of XLA knows."""
+_options = dict(QUICKLY)  # but for those that this version of XLA turned out not to know
 
-    def known(options):
+
+def _leave_out_unknown() -> bool:
+    """Forget the options that this version of XLA does not know; whether there was one."""
+
+    def known(name):
         with contextlib.suppress(jax.errors.JaxRuntimeError):
-            jax.jit(jnp.negative, compiler_options=options)(1.0)
+            jax.jit(jnp.negative, compiler_options={name: QUICKLY[name]})(1.0)
             return True
 
-    return QUICKLY if known(QUICKLY) else {name: value for name, value in QUICKLY.items() if known({name: value})}
+    unknown = [name for name in tuple(_options) if not known(name)]
+    for name in unknown:
+        _options.pop(name, None)
+    return bool(unknown)

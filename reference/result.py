@@ -9,6 +9,8 @@ from .trials import GIVEN
 WIDTH = 98  # of a line of what is printed
 
 NOT_FINITE = "not finite at the example's own values, where nothing was judged"
+# These say something of a derivative whose truth is not known; that it is right, the others alone can say.
+WITHOUT_TRUTH = ("value", "structure", "homogeneous", "additive", "zero", "repeatable", "residuals")
 FOLLOWING = ("adjoint_identity", "taylor", "second_order")  # wrong as well where a cotangent is
 
 
@@ -34,8 +36,10 @@ class Result:
 
     @property
     def judged(self) -> bool:
-        """Whether any check could say that something is right or wrong."""
-        return any(finding.verdict != "abstained" for finding in self.findings if finding.check != "residuals")
+        """Whether any check could say that something is right or wrong: one that knows the truth, if any was asked."""
+        asked = [f for f in self.findings if f.check not in WITHOUT_TRUTH]
+        asked = asked or [f for f in self.findings if f.check != "residuals"]
+        return bool(self.failures) or any(finding.verdict != "abstained" for finding in asked)
 
     @property
     def interrupted(self) -> tuple[str, ...]:

@@ -275,7 +275,7 @@ def _is_array(value) -> bool:
 def _argnums(argnums, count, name):
     if argnums is None:
         return None
-    chosen = (argnums,) if isinstance(argnums, int) else tuple(argnums)
+    chosen = tuple(argnums) if isinstance(argnums, tuple | list | set | frozenset) else (argnums,)
     for number in chosen:
         if not isinstance(number, int) or not -count <= number < count:
             raise Unusable(f"{name}: argnums is {argnums!r}, but there are {count} arguments; they count from 0")

@@ -1,5 +1,6 @@
 """What `check` says of input that it cannot use: a clear message, and the other checks still run."""
 
+import contextvars
 import pathlib
 import signal
 import subprocess
@@ -157,6 +158,9 @@ def test_options_that_make_no_sense_are_refused():
     right = made(square, square_back)
     assert "seconds is -1; a number above 0" in refused(right, X, seconds=-1)
     assert "seconds is 'a'" in refused(right, X, seconds="a")
+    assert "seconds is inf; a number above 0, of at most" in refused(right, X, seconds=np.inf)
+    assert "name is 7; a string" in refused(right, X, name=7)
+    assert "argnums is 0.0, but there are 1 arguments" in refused(right, X, argnums=0.0)
     assert "seed is -1; a whole number" in refused(right, X, seed=-1)
     assert "seed is None" in refused(right, X, seed=None)
     assert "checks names none" in refused(right, X, checks=[])
@@ -280,3 +284,30 @@ def test_the_precision_set_for_a_thread_is_that_of_the_check(scalar):
         result = check(scaled, X.astype(np.float64), scalar, checks=("structure", "truth", "eager"))
     assert result.ok, result
     assert {finding.dtype for finding in result.findings} == {"float64"}
+
+
+@pytest.mark.parametrize("profile", ["quick", "default"])
+def test_what_is_held_against_no_truth_is_not_called_right(profile):
+    """Below 1000 the function is not finite: that the form is right, and zero gives zero, is no derivative."""
+    beyond = made(lambda x: jnp.log(x - 1000), lambda kept, y_bar: (7 * y_bar / (kept[0] - 1000),))
+    result = check(beyond, X, profile=profile, checks=("value", "structure", "truth", "zero", "additive"))
+    assert not result.ok
+    assert "nothing could be judged" in str(result)
+
+
+def test_what_leaves_python_is_told():
+    assert "calls sys.exit(3)" in refused(made(lambda x: sys.exit(3), square_back), X)
+
+
+def test_what_the_caller_has_set_is_set_for_the_function():
+    factor = contextvars.ContextVar("factor")
+    factor.set(3.0)
+    mesh = jax.make_mesh((1,), ("rows",), axis_types=(jax.sharding.AxisType.Auto,))
+
+    def scaled(x):
+        return factor.get() * lax.with_sharding_constraint(x * x, jax.sharding.PartitionSpec("rows"))
+
+    for slope, ok in ((6.0, True), (5.0, False)):
+        by_hand = made(scaled, lambda kept, y_bar, slope=slope: (slope * kept[0] * y_bar,))
+        with jax.set_mesh(mesh):
+            assert check(by_hand, X, checks=("truth", "repeatable", "nested"), reproduce=False).ok == ok

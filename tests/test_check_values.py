@@ -245,3 +245,16 @@ def test_rounding_of_complex_numbers_is_allowed():
     with jax.enable_x64(True):
         result = check(by_tanh, z, checks=("truth", "values"), reproduce=False)
     assert result.ok, result
+
+
+@pytest.mark.parametrize(("factor", "ok"), [(1.0, True), (3.0, False)])
+def test_more_digits_than_a_dtype_has_that_nobody_gave_are_no_fault(factor, ok):
+    """A mask made in single precision widens a cotangent in bfloat16, which JAX takes; its numbers are judged."""
+    mask = np.float32([1, 0, 1, 1])
+
+    def backward(kept, y_bar):
+        wide = y_bar.dtype != np.float32
+        return (y_bar * jnp.asarray(mask) * (factor if wide else 1.0),)
+
+    masked = by_hand(lambda x: x * mask.astype(x.dtype), lambda x: (x * mask.astype(x.dtype), ()), backward)
+    assert judged(masked, X, checks=("truth", "precision")).ok == ok

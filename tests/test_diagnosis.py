@@ -267,6 +267,26 @@ def over_everything(kept, y_bar):
     return (y * (y_bar - jnp.sum(y * y_bar)),)
 
 
+def shared_plainly(x):
+    e = jnp.exp(x - x.max(-1, keepdims=True))
+    return e / e.sum(-1, keepdims=True)
+
+
+def over_the_mean(kept, y_bar):
+    y = shared_plainly(*kept)
+    return (y * (y_bar - (y * y_bar).mean(-1, keepdims=True)),)
+
+
+def root_mean_square(x):
+    return x * jax.lax.rsqrt((x * x).mean(-1, keepdims=True) + 1e-6)
+
+
+def over_the_sum(kept, y_bar):
+    (x,) = kept
+    r = jax.lax.rsqrt((x * x).mean(-1, keepdims=True) + 1e-6)
+    return (r * (y_bar - x * r**2 * (y_bar * x).sum(-1, keepdims=True)),)
+
+
 def scaled_scores(q, k):
     return jnp.tanh(q @ k.T / jnp.sqrt(q.shape[-1]))
 
@@ -303,6 +323,8 @@ WRITTEN = [
     (bend, of_its_output, "wrong_residual", "is computed at its result in place of its operand"),
     (bend, in_half, "dtype", "rounded to float16 on the way; without rounding it is right"),
     (shared, over_everything, "missing_term", "off by a multiple of the output along axis 1"),
+    (shared_plainly, over_the_mean, "factor", "(y * y_bar).mean(-1, keepdims=True)` times the length 4 of axis 1 of x"),
+    (root_mean_square, over_the_sum, "factor", "which is the length 4 of axis 1 of x: through both operands"),
     (scaled_scores, scale_forgotten, "factor", "the division by 2 in `q @ k.T / jnp.sqrt(q.shape"),
     (best, in_order_of_place, "permuted", "the right numbers in the wrong places, for every element of the output"),
     (mixed, mixed_otherwise, "local_derivative", "another function's derivative: 36 of 36 entries"),

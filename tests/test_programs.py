@@ -97,3 +97,12 @@ def test_noise_has_the_digits_of_where_it_is_used():
     assert y.dtype == x_bar.dtype == np.float64
     assert (x_bar[0] == x_bar[1]).all()
     assert (x_bar[0] != x_bar[2]).all()
+
+
+def test_an_option_that_the_compiler_does_not_know_is_left_out(monkeypatch):
+    monkeypatch.setattr(programs, "QUICKLY", programs.QUICKLY | {"xla_no_such_option": 1})
+    monkeypatch.setattr(programs, "_options", dict(programs.QUICKLY))
+    doubled = programs.compiled(lambda x: 2 * x)
+    assert np.array_equal(doubled(np.ones(3)), np.full(3, 2.0))
+    assert "xla_no_such_option" not in programs._options
+    assert len(programs._options) == len(programs.QUICKLY) - 1

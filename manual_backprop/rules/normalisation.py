@@ -22,7 +22,7 @@ def layer_norm(
         x̂ = (x − μ) r,   r = 1 / √(σ² + ε),   μ and σ² the mean and variance of the row
 
     Derivative  γ̄ = Σ ȳ x̂    β̄ = Σ ȳ
-                x̄ = r (g − ⟨g⟩ − x̂ ⟨g x̂⟩),   g = γ ȳ,   ⟨·⟩ the mean over the row
+                x̄ = g − ⟨g⟩ − x̂ ⟨g x̂⟩,   g = γ r ȳ,   ⟨·⟩ the mean over the row
 
     The two subtracted terms project g away from what the row cannot change: its mean and its scale.
 
@@ -47,8 +47,8 @@ def _(x, gamma, beta, *, eps):
 @layer_norm.def_backward
 def _(residuals, y_bar, *, eps):
     x_hat, r, gamma = residuals
-    g = wide(gamma) * wide(y_bar)
-    x_bar = r * (g - row_mean(g) - x_hat * row_mean(g * x_hat))
+    g = wide(gamma) * (r * wide(y_bar))  # r first: γ ȳ may be too small a number
+    x_bar = g - row_mean(g) - x_hat * row_mean(g * x_hat)
     gamma_bar = sum_to(gamma.shape, wide(y_bar) * x_hat)
     return x_bar.astype(y_bar.dtype), gamma_bar.astype(y_bar.dtype), sum_to(gamma.shape, y_bar)
 
@@ -59,7 +59,7 @@ def rms_norm(x: Float[Array, "*batch d"], gamma: Float[Array, "d"], *, eps: Eps 
 
         x̂ = x r,   r = 1 / √(⟨x²⟩ + ε),   ⟨·⟩ the mean over the row
 
-    Derivative  γ̄ = Σ ȳ x̂    x̄ = r (g − x̂ ⟨g x̂⟩),   g = γ ȳ
+    Derivative  γ̄ = Σ ȳ x̂    x̄ = g − x̂ ⟨g x̂⟩,   g = γ r ȳ
 
     The subtracted term projects g away from the scale of the row, which the row cannot change.
 
@@ -81,6 +81,6 @@ def _(x, gamma, *, eps):
 @rms_norm.def_backward
 def _(residuals, y_bar, *, eps):
     x_hat, r, gamma = residuals
-    g = wide(gamma) * wide(y_bar)
-    x_bar = r * (g - x_hat * row_mean(g * x_hat))
+    g = wide(gamma) * (r * wide(y_bar))
+    x_bar = g - x_hat * row_mean(g * x_hat)
     return x_bar.astype(y_bar.dtype), sum_to(gamma.shape, wide(y_bar) * x_hat).astype(y_bar.dtype)

@@ -79,6 +79,7 @@ def _one_use(bench, effect, leaves):
     if not found:
         return None
     use = words.simplest(found, bench.graph)
+    own = _of_a_square if use.primitive == "mul" and len(set(map(id, use.equation.invars))) == 1 else float
     factor = float(factors[use.index])
     if abs(factor - 1) < LOST * unit(bench.failure.dtype):
         text = (
@@ -86,24 +87,31 @@ def _one_use(bench, effect, leaves):
         )
         return Explanation("cancellation", text + leaves.alone, words.where(use))
     constants = {f"the constant {abs(v):.6g} of the definition": abs(v) for v in bench.graph.literals.values() if v}
-    there = functools.partial(_scaled_there, use, leaves)
-    name = numbers.named(factor, functools.partial(explains, use), bench.failure, constants, there)
+    there, shown = functools.partial(_scaled_there, use, leaves, own), factor if own is float else (factor + 1) / 2
+    name = numbers.named(shown, lambda factor: explains(use, own(factor)), bench.failure, constants, there)
     name = name if name and _scales(bench.elsewhere, leaves, use, factor) else None
     if not name and not (np.size(bench.cotangent) > 1 and _scales(bench.others, leaves, use, factor)):
         return None
-    text = f"one path is off by a factor of {factor:.6g}{f', which is {name}' if name else ''}: through "
+    which = f", which is {name}" if name and name != f"{shown:.6g}" else ""
+    text = f"one path is off by a factor of {shown:.6g}{which}: through "
+    through = words.taken(use) if own is float else f"both operands of {words.operation(use)}"
     kind = "factor" if name else "local_derivative"
-    return Explanation(kind, f"{text}{words.taken(use)}{leaves.alone}", words.where(use))
+    return Explanation(kind, f"{text}{through}{leaves.alone}", words.where(use))
 
 
-def _scaled_there(use, leaves, other):
+def _of_a_square(factor: float) -> float:
+    """What one operand of x x is off by, where both are off by a factor: what the other lacks it has besides."""
+    return 2 * factor - 1
+
+
+def _scaled_there(use, leaves, own, other):
     """Whether a factor at the same use gives what came at other lengths as well; None where that cannot be asked."""
     bench = bench_of(other)
     same = bench and next((u for u in bench.graph.free if (u.path, u.operand) == (use.path, use.operand)), None)
     if same is None:
         return None
     effect, row = Effects(bench), Leaves(other, leaves.names)
-    return lambda factor: bool(row.explained([a[None] for a in effect.scaled(same, factor)]))
+    return lambda factor: bool(row.explained([a[None] for a in effect.scaled(same, own(factor))]))
 
 
 def _scales(others, leaves, use, factor) -> bool:

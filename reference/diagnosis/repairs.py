@@ -16,7 +16,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from ..precision import compiled
-from . import arrays, places, source, words
+from . import arrays, numbers, places, source, words
 from .bench import NUMBERS
 from .constants import SMALL
 from .failure import Explanation, Failure, most, over
@@ -205,8 +205,8 @@ class Written:
 
     @functools.cached_property
     def _changed(self):
-        def row(numbers, *leaves):
-            extra = {key: numbers[part].reshape(self.values[key].shape) for key, part in self._parts.items()}
+        def row(added, *leaves):
+            extra = {key: added[part].reshape(self.values[key].shape) for key, part in self._parts.items()}
             return Walk(self._closed, _Add(extra), False)(*leaves)
 
         return compiled(jax.vmap(row, in_axes=(0, *[None] * len(self._leaves(self.failure)))))
@@ -337,11 +337,21 @@ def _simple(written: Written):
     for site in written.sites:
         for text, factor in (("twice", 2.0), ("half", 0.5)):
             yield Change(site, "factor", f"with {text} {site.named}", lambda v, k, c=factor: c * v[k])
+    for site in reversed(written.sites):  # what a sum is times a length, what it sums is as well
+        for text, length in _lengths(written.failure):
+            yield Change(site, "factor", f"with {site.named} times {text}", lambda v, k, c=length: c * v[k])
+            yield Change(site, "factor", f"with {site.named} over {text}", lambda v, k, c=length: v[k] / c)
     for site in written.sites:
         own = written.values[site.keys[0]]
         for i, (text, other) in enumerate(itertools.islice(arrays.orders(own), ORDERS)):
             if not np.array_equal(other, own) and "zeros" not in text:
                 yield Change(site, "permuted", f"with {site.named} {text}", functools.partial(_order, i))
+
+
+def _lengths(failure):
+    """Words and number of every length: of a mean for a sum, and a sum for a mean."""
+    axes = ((text, n) for (_, axis), (text, n) in numbers.lengths(failure).items() if axis != "size" and n > 2)
+    return {n: (text, n) for text, n in reversed(list(axes))}.values()
 
 
 def _others(written: Written):
