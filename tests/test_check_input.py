@@ -311,3 +311,20 @@ def test_what_the_caller_has_set_is_set_for_the_function():
         by_hand = made(scaled, lambda kept, y_bar, slope=slope: (slope * kept[0] * y_bar,))
         with jax.set_mesh(mesh):
             assert check(by_hand, X, checks=("truth", "repeatable", "nested"), reproduce=False).ok == ok
+
+
+def test_a_function_that_keeps_what_it_traces_is_not_accused_of_what_runs_beside_it():
+    """It puts what it is called with where another call would find it: one at a time is all that is promised."""
+    stack = []
+
+    def pushed(x):
+        stack.append(x)
+        time.sleep(0.02)
+        return stack.pop() ** 2
+
+    def backward(kept, y_bar):
+        stack.append(kept[0])
+        time.sleep(0.02)
+        return (2 * stack.pop() * y_bar,)
+
+    assert check(made(pushed, backward), X, checks=("value", "truth", "eager", "repeatable", "vmap", "nested")).ok
