@@ -105,4 +105,4 @@ def test_an_option_that_the_compiler_does_not_know_is_left_out(monkeypatch):
     doubled = programs.compiled(lambda x: 2 * x)
     assert np.array_equal(doubled(np.ones(3)), np.full(3, 2.0))
     assert "xla_no_such_option" not in programs._options
-    assert len(programs._options) == len(programs.QUICKLY) - 1
+    assert "xla_backend_optimization_level" in programs._options  # which every version knows
