@@ -291,6 +291,13 @@ def test_the_adjoint_identity_holds_for_the_right_cotangents_only(identity):
         identity(f)((x, w, 2), y_bar, primals_bar=(bars[0].T, bars[1], None))
 
 
+def test_the_moved_points_are_not_rounded_where_the_output_has_no_digits_to_lose():
+    ones, y_bar = np.ones((3, 2)), np.random.default_rng(0).normal(size=(3, 2))
+    for seed in range(20):
+        identity = adjoint_differences(jnp.log)((ones,), y_bar, primals_bar=(y_bar,), seed=seed)
+        assert np.all(np.abs(identity.discrepancy) <= identity.error)
+
+
 # --- rounding ---------------------------------------------------------------------------------------------------------
 
 

@@ -213,7 +213,9 @@ def adjoint_differences(view):
                 )
                 for sign in (-1, 1)
             ]
-        left, right = _steps(0.75 * room[0], 0.75 * room[1], np.ones(directions), np.ones(directions))
+            # Powers of two, as all steps are: along a direction of few digits no point is rounded.
+            reach = [2 ** np.floor(np.log2(0.75 * side)) for side in room]
+        left, right = _steps(*reach, np.ones(directions), np.ones(directions))
         totals, noise = climb(floats, others, cotangents, v, np.concatenate([left, right], axis=1))
         (slope, error), (below, below_error), (above, above_error) = _slopes(left, right, totals, noise)
         # The gaps of several kinks may cancel along one direction; they do not along all.

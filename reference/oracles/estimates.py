@@ -16,6 +16,7 @@ from manual_backprop.signature import kind_of
 from ..precision import float64, widen
 
 FUNCTIONS_KEPT = 256
+DIGITS = 8  # of a direction's numbers, in binary
 
 
 class Abstains(Exception):  # noqa: N818 - not an error: the oracle has no opinion
@@ -140,9 +141,13 @@ class View:
         return self.flat([low for low, _ in filled]), self.flat([high for _, high in filled])
 
     def directions(self, floats, count, seed):
-        """Random directions, each leaf's part of that leaf's magnitude."""
+        """Random directions, each leaf's part of that leaf's magnitude.
+
+        Their numbers are short, so that a point moved by a power of two along one of them is not rounded.
+        """
         normal = np.random.default_rng(seed).normal(size=(count, sum(self.sizes)))
-        return normal * self.flat(self.scales(floats))
+        digits, exponent = np.frexp(normal * self.flat(self.scales(floats)))
+        return np.ldexp(np.rint(digits * 2**DIGITS), exponent - DIGITS)
 
     def identity(self, pairs, primals_bar) -> Identity:
         """Hold (v, ⟨J v, ȳ⟩, its error) against ⟨v, x̄⟩ for the candidate x̄."""
