@@ -110,7 +110,8 @@ def listed(folder: pathlib.Path, **options) -> list[Target]:
     if table is None:
         return []
     if not isinstance(table, dict) or not isinstance(table.get("targets"), list) or not table["targets"]:
-        raise Unusable(f'{PROJECT}: {TABLE} needs targets = ["package.module:function", …]')
+        came = ", ".join(table) if isinstance(table, dict) else table
+        raise Unusable(f'{PROJECT}: {TABLE} needs targets = ["package.module:function", …]; it has {came or "nothing"}')
     common = {name: value for name, value in table.items() if name != "targets"}
     if unknown := [name for name in common if name not in COMMON]:
         raise Unusable(f"{PROJECT}: {TABLE} has {unknown[0]!r}; it may have targets, {', '.join(COMMON)}")

@@ -107,11 +107,13 @@ class Subject:
         paths = jax.tree_util.tree_leaves_with_path(self.args, is_leaf=lambda a: a is None)
         for place, (path, value) in enumerate(paths):
             number = path[0].idx
+            name = names[number] + jax.tree_util.keystr(path[1:])
+            if why := _without_numbers(value):
+                raise Unusable(f"{self.name}: {name} {why}")
             if number in self.static or not _is_array(value):
                 continue
             dtype = value.dtype if hasattr(value, "dtype") else jnp.result_type(value)
             chosen = self.argnums is None or number in self.argnums
-            name = names[number] + jax.tree_util.keystr(path[1:])
             yield Leaf(name, place, chosen and kind(dtype) in FLOATS, dtype)
 
     def arrays(self):
@@ -264,6 +266,14 @@ def real_outputs(out) -> tuple:
         elif kind(jnp.result_type(leaf)) == "float":
             real.append(leaf if isinstance(leaf, jax.Array) else jnp.asarray(leaf))
     return tuple(real)
+
+
+def _without_numbers(value) -> str | None:
+    if isinstance(value, jax.core.Tracer):
+        return "is a tracer, which has no numbers; call check outside of jit, grad and vmap"
+    if isinstance(value, jax.ShapeDtypeStruct):
+        return f"is a shape, {_described(value)}, without numbers; give an array"
+    return None
 
 
 def _is_array(value) -> bool:

@@ -56,6 +56,9 @@ def test_what_cannot_be_checked_is_refused_with_a_reason():
     assert "profile is 'fast'; it is one of quick, " in refused(right, X, profile="fast")
     assert "argnums is 1, but there are 1 arguments" in refused(right, X, argnums=1)
     assert "No VJP defined" in refused(jax.custom_vjp(square), X)
+    assert "x is a shape, float32[2], without numbers" in refused(right, jax.ShapeDtypeStruct((2,), np.float32))
+    with pytest.raises(Unusable, match=r"x\['a'\] is a tracer.* outside of jit"):
+        jax.jit(lambda a: check(made(lambda x: x["a"], None), {"a": a}))(X)
 
 
 def _exhausted(*_):

@@ -309,6 +309,7 @@ def test_bad_input_is_one_line(arguments, words, project):
 BAD_TABLES = [
     ("", 'needs targets = ["package.module:function", …]'),
     ("targets = []", "needs targets"),
+    ("target = ['own.kernels:scale']", "it has target"),
     ("targets = 'own.kernels:scale'", "needs targets"),
     ("targets = [3]", 'target 1 of [tool.manual-backprop] is 3; "package.module:function" or {function = …}'),
     ("targets = [{args = 'f32[3]'}]", "target 1 of [tool.manual-backprop] is {'args': 'f32[3]'}"),
