@@ -119,8 +119,10 @@ def _scatter(row):
     if not jnp.issubdtype(row.dtype, jnp.inexact):
         return jnp.zeros(value.shape)
     half_ulp = jnp.abs(value) * (jnp.finfo(row.dtype).eps / 2) + jnp.finfo(row.dtype).tiny
-    error = jnp.maximum(jnp.max(jnp.abs(row[1:] - value), axis=0), half_ulp)
-    return jnp.where(jnp.isfinite(error), error, jnp.inf)
+    apart = jnp.abs(row[1:] - value)
+    told = jnp.isfinite(apart)  # the others left the domain of something on the way
+    error = jnp.maximum(jnp.max(jnp.where(told, apart, 0), axis=0), half_ulp)
+    return jnp.where(told.any(axis=0), error, jnp.inf)
 
 
 class Noise:

@@ -25,7 +25,7 @@ class Profile:
 
 COSTLY = (
     *("jacobian", "differences", "complex_step", "adjoint_identity", "taylor"),
-    *("eager", "repeatable", "vmap", "alone", "nested", "sharded", "second_order", "precision", "shapes"),
+    *("eager", "repeatable", "vmap", "alone", "nested", "sharded", "second_order", "precision", "shapes", "options"),
 )
 PROFILES = {
     "quick": Profile("quick", ("ties", "zeros", "large"), 0, 2, without=COSTLY),

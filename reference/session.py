@@ -35,6 +35,7 @@ class Session:
         self.by_differences = subject.outside is not None
         self.asked, self.steady = False, set()  # whether differences were; what was measured with maxima held constant
         self.inner: Session | None = None  # the derivative as a subject of its own, once it was differentiated
+        self.variants: list[Session] = []  # the same subject with another option each
         self.outside: list[str] = []  # words of trials where the definition is not finite
         self.tried: set[tuple[str, str]] = set()  # (check, dtype) of all that was judged
         self._locals, self._measured, self._answers, self._around = {}, {}, {}, {}

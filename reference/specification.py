@@ -75,6 +75,8 @@ class Array:
         if self.leaf.kind in ("key", "boolean"):
             return points.draw(self.leaf, rng, values)
         array = self._distinct(rng, values) if Distinct in self.leaf.domain else self._once(rng, values)
+        if values == "normal" and self.dtype in FLOATS and array.size > 1:
+            array = _telling(array, *_range(self))
         return np.sort(array, axis=-1) if Sorted in self.leaf.domain else array
 
     def _once(self, rng, values):
@@ -322,6 +324,19 @@ def _range(spec: Array):
         elif isinstance(c, Lt | Le):
             high = min(high, _largest(getattr(c, type(c).__name__.lower()), isinstance(c, Lt), spec.dtype))
     return low, high
+
+
+def _telling(array, low, high):
+    """The same numbers, of both signs where the domain has both, and not all below one where it goes on.
+
+    What an example keeps to, as probabilities do, is kept wherever other values are tried.
+    """
+    top = float(jnp.finfo(array.dtype).max)
+    if (low, high) == (-top, top) and np.abs(np.sign(array).sum()) == array.size:
+        array = np.where(np.arange(array.size).reshape(array.shape) == 0, -array, array)
+    if low >= 0 and high == top and array.max() < 1:
+        array = (array * (2 / float(array.max()))).astype(array.dtype)
+    return array
 
 
 def _largest(bound: float, strictly: bool, dtype: str) -> float:

@@ -7,7 +7,7 @@ convention for cotangents, Re⟨ȳ, f(z)⟩ = Re Σ ȳ f, is what `jax.vjp` then
 import dataclasses
 import functools
 import inspect
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import jax
@@ -55,6 +55,7 @@ class Subject:
             raise Unusable(f"truth is {truth!r}; give a plain function with the same arguments, or leave it out")
         if not callable(function):
             raise Unusable(f"{function!r} is not callable; give a function of JAX arrays, then example arguments")
+        self._given = function, argnums, truth, name
         self.name, self.definition, self.outside = name or _name(function), None, None
         if isinstance(function, Rule):
             truth, function = truth or function.definition, function.custom_vjp
@@ -102,12 +103,27 @@ class Subject:
                     f"{self.name}: JAX cannot trace truth ({said}), nor can NumPy call it ({error})"
                 ) from refused
 
-    def _arrays(self):
+    def _named(self):
+        """The name of every leaf of the arguments, the number of its argument, and its value."""
         names = _parameters(self.function, len(self.args))
-        paths = jax.tree_util.tree_leaves_with_path(self.args, is_leaf=lambda a: a is None)
-        for place, (path, value) in enumerate(paths):
-            number = path[0].idx
-            name = names[number] + jax.tree_util.keystr(path[1:])
+        for path, value in jax.tree_util.tree_leaves_with_path(self.args, is_leaf=lambda a: a is None):
+            yield names[path[0].idx] + jax.tree_util.keystr(path[1:]), path[0].idx, value
+
+    def options(self) -> Iterator[tuple[str, int, bool | int | float]]:
+        """The flags and numbers among the arguments that are static: the name, place and value of each."""
+        arrays = {leaf.place for leaf in self.leaves}
+        for place, (name, _, value) in enumerate(self._named()):
+            if place not in arrays and isinstance(value, bool | int | float):
+                yield name, place, value
+
+    def with_option(self, place: int, value) -> "Subject":
+        """The same with another value of one option."""
+        function, argnums, truth, name = self._given
+        leaves = [value if i == place else a for i, a in enumerate(self._leaves)]
+        return Subject(function, jax.tree.unflatten(self._structure, leaves), argnums, truth, name)
+
+    def _arrays(self):
+        for place, (name, number, value) in enumerate(self._named()):
             if why := _without_numbers(value):
                 raise Unusable(f"{self.name}: {name} {why}")
             if number in self.static or not _is_array(value):

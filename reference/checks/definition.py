@@ -132,8 +132,10 @@ def _each(session, words):
     for kind_of_values in words:
         if kind_of_values == "minute" and session.searches:  # below what it stops at, a search finds nothing
             continue
-        if kind_of_values == "ends":
-            yield from ((kind_of_values, i) for i in [i for i in arrays if ends(example[i])][:IN_TURN])
+        if kind_of_values in ("ends", "some ends"):  # which of a lone row are the same
+            axes = 1 + (kind_of_values == "some ends")
+            bounded = [i for i in arrays if ends(example[i]) and np.ndim(example[i]) >= axes]
+            yield from ((kind_of_values, i) for i in bounded[:IN_TURN])
             continue
         if kind_of_values == "near ends" and not any(ends(example[i]) for i in arrays):
             continue

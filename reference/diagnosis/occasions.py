@@ -25,6 +25,7 @@ SAID = {
     "edges": "values on its edges",
     "between edges": "values between its edges",
     "ends": "the ends of the range",
+    "some ends": "the ends of the range",
     "near ends": "values near the ends of the range",
     "marks": "single values that it asks for",
     "infinities": "infinite values",

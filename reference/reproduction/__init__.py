@@ -2,6 +2,7 @@
 
 import dataclasses
 import functools
+import itertools
 
 from ..culprits import culprits
 from ..finding import Finding
@@ -49,6 +50,10 @@ def _shown_by(session, main: Finding):
     answer, measured = session.answer(trial, dtype), session.measured(trial, dtype)
     if main.fault == "impure":
         yield session, Failed(main, trial, dtype, answer, measured), None
+    if main.check == "options":
+        of_leaf = ((variant, f) for variant in session.variants for f in variant.failed if f.finding.leaf == main.leaf)
+        yield from ((variant, failed, None) for variant, failed in itertools.islice(of_leaf, TRIED))
+        return
     failures = [f for f in session.failed if f.finding.leaf == main.leaf]
     yield from ((session, f, None) for f in sorted(failures, key=functools.partial(_plainness, session))[:TRIED])
     if main.check == "second_order" and session.inner:

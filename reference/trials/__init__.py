@@ -14,6 +14,7 @@ from manual_backprop.signature import kind_of
 
 from ..tracing.widening import kind
 from .kept import ends, free, is_mask, kept
+from .options import nearby
 from .wholes import Use, other_integers, other_mask
 
 GIVEN = "as given"
@@ -91,13 +92,15 @@ VALUES = {
     "between edges": _between_edges,
     "edges": _edges,
     "ends": lambda rng, shape, near: rng.normal(size=shape),  # and some of its range: see `_at_the_ends`
+    "some ends": lambda rng, shape, near: rng.normal(size=shape),  # of no row all, where the function is infinite
     "near ends": lambda rng, shape, near: rng.normal(size=shape),
     "marks": lambda rng, shape, near: rng.normal(size=shape),  # beside lone numbers that the function asks for
     "infinities": lambda rng, shape, near: np.where(rng.random(shape) < 0.3, -np.inf, rng.normal(size=shape)),
     "infinite rows": lambda rng, shape, near: _infinite_row(rng.normal(size=shape)),
     "missing": lambda rng, shape, near: np.where(rng.random(shape) < 0.3, np.nan, rng.normal(size=shape)),
 }
-KINKED = ("ties", "zeros", "nothing but zeros", "equal rows", "edges", "ends", "marks")
+KINKED = ("ties", "zeros", "nothing but zeros", "equal rows", "edges", "ends", "some ends", "marks")
+ENDS = ("ends", "some ends", "near ends")
 CLOSEST, CLOSE = 20, 8  # powers of two between which the distances to an end lie
 
 
@@ -173,11 +176,11 @@ def _other(rng, a, chosen, words, near):
     if np.ndim(a) == 0:
         return _lone(rng, a, words)
     made = np.asarray(kept(a)[1](VALUES[words](rng, np.shape(a), near)), np.float64)
-    return _at_the_ends(rng, made, ends(a), a, words) if words in ("ends", "near ends") else made
+    return _at_the_ends(rng, made, ends(a), a, words) if words in ENDS else made
 
 
 def _at_the_ends(rng, made, ends, example, words):
-    """Half of the numbers, and of one row all, at the ends of their range, or so near that other formulas set in."""
+    """Half of the numbers, of "ends" a whole row too, at the ends of their range, or so near that formulas change."""
     places = rng.permutation(made.size)[: (made.size + 1) // 2] if ends else []
     away = 2.0 ** -rng.uniform(CLOSE, CLOSEST, len(places)) if words == "near ends" else 0.0
     at = np.resize(ends, len(places))
@@ -197,10 +200,7 @@ def _lone(rng, a, words):
     """A lone number is a scale, a temperature, a probability, an epsilon."""
     if words not in ("fresh", "mixed sizes"):
         return a
-    if not a:
-        return np.asarray(rng.random() * (1 if words == "fresh" else -1))
-    factor = 2.0 ** rng.uniform(-1, 1)
-    return np.asarray(a * factor / (1 - a + a * factor) if 0 < a < 1 else a * factor)
+    return np.asarray(nearby(a, rng) * (1 if a or words == "fresh" else -1))
 
 
 def _in_order(examples, drawn, chosen) -> tuple:
