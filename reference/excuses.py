@@ -83,9 +83,10 @@ def _digits_lost(session, trial, dtype, place, apart):
     What is kept for the backward pass is rounded, and where it is large, as a log-sum-exp of large numbers, the
     rounding shows: the exponential of a logarithm that came out before is off by as many roundings as that is large.
     As long as half of the digits are left, or those, and of numbers in the thousands without that, it is told; and
-    where nothing is lost but some roundings of what the derivative usually is, as in the sum behind an opaque sample.
+    where nothing is lost but some roundings of what the derivative usually is, as in the sum behind an opaque sample,
+    or where a single element of the cotangent leaves zeros that others come from by cancelling.
     """
-    if trial.given and dtype == session.subject.dtype:
+    if trial.given and not trial.sparse and dtype == session.subject.dtype:
         return None
     local, truth = session.local(trial.primals, dtype), session.measured(trial, dtype)
     u, size = unit(local.unit), max(map(scale, truth.truth[0]), default=0.0)
@@ -121,6 +122,8 @@ def usual(session, trial, dtype, place) -> float:
     pairs = zip(trial.cotangent, session.measured(trial, dtype).truth[0], strict=True)
     size, felt = scale(trial.primals[place]), sum(float(np.sum(np.abs(bar * out))) for bar, out in pairs)
     larger = size >= scale(session.subject.example[place])
+    if trial.words == HUGE:  # where even an exponent is large, the output feels all of it
+        size = 1.0
     return max(*map(scale, (*truths, *trial.cotangent)), felt / size if larger and size else 0.0)
 
 

@@ -23,6 +23,7 @@ SAID = {
     "minute": "tiny values",
     "mixed sizes": "values of mixed sizes",
     "edges": "values on its edges",
+    "nothing but edges": "values on its edges",
     "between edges": "values between its edges",
     "ends": "the ends of the range",
     "some ends": "the ends of the range",

@@ -91,6 +91,7 @@ VALUES = {
     "minute": _minute,
     "between edges": _between_edges,
     "edges": _edges,
+    "nothing but edges": lambda rng, shape, near: rng.choice(near, shape),
     "ends": lambda rng, shape, near: rng.normal(size=shape),  # and some of its range: see `_at_the_ends`
     "some ends": lambda rng, shape, near: rng.normal(size=shape),  # of no row all, where the function is infinite
     "near ends": lambda rng, shape, near: rng.normal(size=shape),
@@ -99,7 +100,8 @@ VALUES = {
     "infinite rows": lambda rng, shape, near: _infinite_row(rng.normal(size=shape)),
     "missing": lambda rng, shape, near: np.where(rng.random(shape) < 0.3, np.nan, rng.normal(size=shape)),
 }
-KINKED = ("ties", "zeros", "nothing but zeros", "equal rows", "edges", "ends", "some ends", "marks")
+AT_EDGES = ("edges", "nothing but edges", "ends", "some ends", "marks")
+KINKED = ("ties", "zeros", "nothing but zeros", "equal rows", *AT_EDGES)
 ENDS = ("ends", "some ends", "near ends")
 CLOSEST, CLOSE = 20, 8  # powers of two between which the distances to an end lie
 

@@ -22,6 +22,7 @@ OTHERS = (2, 3, 5, 7, 9, 11, 13, 129)  # lengths of the thorough profile
 LONG = 1042, 134  # the second where arrays inside of the function would be large
 SHORTER, GROWING = 74, names("dot_general conv_general_dilated scan while")  # of 64, where work grows faster
 SHORTEST, SLOW = 38, names("triangular_solve cholesky lu qr eigh svd")  # of 32, where it is slow besides
+SHORT = 32  # one more of it costs little
 ALIKE = 8  # what rows of four or eight divide
 IN_TURN = 3  # lengths that are long, one after the other
 ELEMENTS = 2**16  # of an array, or of one inside of the function: longer ones are not tried
@@ -58,8 +59,14 @@ def _lengths(primals):
     return sorted({n for a in primals for n in np.shape(a) if n > 0}, reverse=True)
 
 
-def _odd(lengths):
-    return dict(zip(lengths, (n for n in itertools.count(3, 2) if n not in lengths), strict=False))
+def _odd(lengths, known=None):
+    return dict(zip(lengths, (n for n in itertools.count(3, 2) if n not in (known or lengths)), strict=False))
+
+
+def _one_more(lengths):
+    """Odd lengths, no two of them alike: of a short one that is even one more, so that a block comes after the last."""
+    more = {n: n + 1 for n in lengths if n % 2 == 0 and n < SHORT and n + 1 not in lengths}
+    return more | _odd([n for n in lengths if n not in more], [*lengths, *more.values()])
 
 
 def _odd_and_even(primals, uses, lengths, takes):
@@ -68,7 +75,7 @@ def _odd_and_even(primals, uses, lengths, takes):
     def taken(changed, words):
         return [m for m in replaced(primals, uses, changed, words) if takes([np.shape(a) for a in m[1]])]
 
-    odd = taken(_odd(lengths), "odd lengths")
+    odd = taken(_one_more(lengths), "odd lengths") or taken(_odd(lengths), "odd lengths")
     yield from odd
     rest = [n for n in lengths if n > 1 and (n % 2 or not odd)]
     for length in rest:  # alone: what is left over where one is cut into the other is seen, too
