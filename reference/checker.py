@@ -31,6 +31,7 @@ SECONDS = 60.0  # for one check, before it is given up
 NOWHERE = "the definition is not finite wherever this check looked"
 NOTHING = "there is nothing that this check could look at"
 AT_THE_EXAMPLE = ("value", "truth")
+AT_LENGTH = (*AT_THE_EXAMPLE, "structure", "residuals")  # all else, where the example is large, at shorter lengths
 FIRST = ("value", "structure", "truth", "values", "kinks")  # what they measure, the others use
 LONGEST = ("shapes", "eager")  # so they begin before the others do
 ALONE = "repeatable"  # two calls are to be the same, with no third one beside them
@@ -97,10 +98,11 @@ def check(
             _run(session, found, patience, lambda part: at("; ".join(filter(None, (part, advice)))))
             findings = _worst(found)
             at("explaining")
-            findings = _helped(lambda: explained(session, findings), patience) or findings
+            findings = _helped(lambda: _explained(session, findings), patience) or findings
             if reproduce:
                 at("making what fails small")
-                findings = _helped(lambda: reproduced(session, findings), patience) or findings
+                shown = session.in_little if session.in_little.failed else session
+                findings = _helped(lambda: reproduced(shown, findings), patience) or findings
         except KeyboardInterrupt:
             patience.give_up()
             raise Interrupted(result(findings or _worst(found))) from None
@@ -115,13 +117,16 @@ def _run(session, found, patience, at) -> None:
 
     def one(name):
         at(name)
-        _one(session, name, found[name], patience)
+        _one(session if name in AT_LENGTH else little, name, found[name], patience)
 
+    little = _helped(lambda: session.in_little, patience) or session
     names, unfinished = list(found), {name: own[0] for name, own in found.items()}
     first = [name for name in names if name in FIRST]
     for i, name in enumerate(first, 1):
         one(name)
-        if name in AT_THE_EXAMPLE and any(finding.given_up for finding in found[name]):  # where all others begin
+        if (
+            little is session and name in AT_THE_EXAMPLE and any(finding.given_up for finding in found[name])
+        ):  # where all others begin
             message = f"not asked: {name} was given up at the example's own values"
             for other in names[i:]:
                 found[other] = [dataclasses.replace(finding, message=message) for finding in found[other]]
@@ -138,7 +143,7 @@ def _run(session, found, patience, at) -> None:
     if all(finding.ok for name in first for finding in found[name]):
         # A function that writes to what others read may be wrong for being called beside itself alone.
         for name in (name for name in others if not all(finding.ok for finding in found[name])):
-            session.failed = [failed for failed in session.failed if failed.finding.check != name]
+            little.failed = [failed for failed in little.failed if failed.finding.check != name]
             found[name][:] = [unfinished[name]]
             one(name)
 
@@ -152,6 +157,13 @@ def assert_correct(function: Callable, *args, **options) -> None:
     result = check(function, *args, **options)
     if not result.ok:
         raise AssertionError(str(result))
+
+
+def _explained(session, findings) -> list[Finding]:
+    """Of what fails at shorter lengths, too, those say it."""
+    for asked in dict.fromkeys((session.in_little, session)):
+        findings = explained(asked, findings)
+    return findings
 
 
 def _must_make_sense(profile, seed, seconds, name):
@@ -207,12 +219,11 @@ def _remedy(error, dtype) -> str:
 
 
 def _advice(session) -> str:
-    """What a user of a kernel should know: it is slow to trace in float64, and as a definition vouches for itself."""
-    return (
-        "a kernel is checked faster, and at more lengths, with truth=, a plain implementation"
-        if session.is_kernel
-        else ""
-    )
+    """What a user should know: a kernel is slow to trace in float64, and large arguments are tried in one way alone."""
+    kernel = "a kernel is checked faster, and at more lengths, with truth=, a plain implementation"
+    shapes = ", ".join(str(list(shape)) for shape in dict.fromkeys(session.in_little.subject.shapes) if shape)
+    shorter = f"all but {', '.join(AT_LENGTH)} at shorter lengths: {shapes}"
+    return "; ".join([kernel] * session.is_kernel + [shorter] * (session.in_little is not session))
 
 
 def _called(subject, patience):
@@ -263,7 +274,8 @@ def _one(session, name, own, patience) -> None:
 
     def work():
         for finding in CHECKS[name](session):
-            own.insert(-1, finding)
+            where = f"{finding.example}, {session.where}" if finding.example and session.where else finding.example
+            own.insert(-1, dataclasses.replace(finding, example=where))
 
     try:
         patience.within(work)

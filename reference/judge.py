@@ -167,7 +167,7 @@ class Judgement:
             leaf = dataclasses.replace(leaf, allowance=leaf.allowance + SLACK * unit(self.local.unit) * size)
         apart, settled = leaf.apart(self.local.unit), np.isfinite(leaf.truth).all()
         fits = settled and apart is not None and apart.ratio <= 1
-        if fits and (leaf.place is None or self.check not in AT_KINKS):
+        if fits and (leaf.place is None or self.check not in AT_KINKS or self.session.is_large):
             told = tells(leaf.truth, leaf.allowance, self.local.unit)
             return self._make(leaf.name, "right", **vars(apart)) if told else self._make(leaf.name, **UNTOLD), None
         if settled and apart is None:

@@ -195,7 +195,7 @@ class _Sides:
         """Of these elements the one that is furthest from all limits, what came there, and the limit next to it."""
         limit = np.clip(np.nan_to_num(self.got), self.low, self.high)
         apart = discrepancy(np.where(where, self.got, limit), limit, np.ones_like(limit), self.dtype)
-        return vars(apart) | {"ratio": np.inf} if apart else {"ratio": np.inf}
+        return vars(apart) | {"ratio": np.inf} if apart and apart.absolute else {"ratio": np.inf}
 
 
 def _ties(primal):

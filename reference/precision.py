@@ -100,7 +100,7 @@ def rounded(closed, copies: int = COPIES, relative: float | None = None) -> Call
     @compiled
     def run(noise, *arrays):
         flat = jax.tree.leaves(arrays)
-        rows = side_by_side(lambda noise: evaluate(closed, flat, Noise(noise, relative)))(noise)
+        rows = side_by_side(lambda noise: evaluate(closed, flat, Noise(noise, relative)), flat)(noise)
         return [row[0] for row in rows], [_scatter(row) for row in rows]
 
     # No constant, since a compiler takes long over so many numbers.

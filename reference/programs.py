@@ -1,4 +1,4 @@
-"""Programs compiled quickly, of which only those used last stay in memory.
+"""Programs compiled quickly, unless their arguments are large, of which only those used last stay in memory.
 
 On a CPU a compiled program holds 1.4 MB, however small it is, and a run over random networks compiles some for every
 new combination of lengths.  Most of these never come back, so the one that was used longest ago goes first.
@@ -6,6 +6,7 @@ new combination of lengths.  Most of these never come back, so the one that was 
 
 import collections
 import contextlib
+import math
 import threading
 import weakref
 from collections.abc import Callable
@@ -15,6 +16,7 @@ import jax.numpy as jnp
 import numpy as np
 
 KEPT = 2000  # programs: 3 GB on a CPU
+LARGE = 2**20  # numbers among the arguments: then running costs more than compiling, and memory is short
 
 # For programs that run a few times, compiling is what costs.  Measured on the pullback of layer_norm: 240 ms of CPU
 # time by default, 50 ms with these; the numbers differ by rounding.
@@ -43,7 +45,7 @@ def compiled(function: Callable) -> Callable:
         leaves, structure = jax.tree.flatten(arguments)
         key = structure, tuple((np.shape(a), getattr(a, "dtype", type(a))) for a in leaves)
         try:
-            return _program(function, programs, key)(*arguments)
+            return _program(function, programs, key, leaves)(*arguments)
         except jax.errors.JaxRuntimeError:
             if not _leave_out_unknown():
                 raise
@@ -53,13 +55,18 @@ def compiled(function: Callable) -> Callable:
     return run
 
 
-def side_by_side(function: Callable) -> Callable:
+def side_by_side(function: Callable, shared=()) -> Callable:
     """`jax.vmap` over all arguments; one point after another where something in the function does not go under it.
 
-    A primitive that somebody wrote may have no rule for several points, or none for several of one operand.
+    A primitive that somebody wrote may have no rule for several points, or none for several of one operand.  Points
+    that are large, with what all of them share, come one after another, too: side by side they need as many times the
+    memory, and are no faster.
     """
 
     def run(*stacks):
+        points = len(jax.tree.leaves(stacks)[0])
+        if _numbers(jax.tree.leaves(stacks)) + points * _numbers(jax.tree.leaves(shared)) > LARGE:
+            return jax.lax.map(lambda point: function(*point), stacks)
         try:
             return jax.vmap(function)(*stacks)
         except Exception:  # whatever that rule raises; what the function itself raises comes again
@@ -68,12 +75,17 @@ def side_by_side(function: Callable) -> Callable:
     return run
 
 
-def _program(function, programs, key):
+def _numbers(arrays) -> int:
+    return sum(math.prod(np.shape(a)) for a in arrays)
+
+
+def _program(function, programs, key, arguments):
     with _lock:
         program = programs.get(key)
         if program is None:
             # A new function each, since JAX shares what it compiled between those that jit the same one.
-            program = programs[key] = jax.jit(lambda *arguments: function(*arguments), compiler_options=dict(_options))
+            options = {} if _numbers(arguments) > LARGE else dict(_options)
+            program = programs[key] = jax.jit(lambda *arguments: function(*arguments), compiler_options=options)
         place = id(programs), key
         _recent[place] = weakref.ref(programs)
         _recent.move_to_end(place)

@@ -20,16 +20,22 @@ from .pullback import stacked_pullback, to_numpy
 from .subject import Subject
 from .tracing.interpreter import equations, repeats, settles
 from .trials import GIVEN, Trial, cotangents
+from .trials.bounds import beyond_the_end
+from .trials.lengths import shorter
 from .trials.wholes import together, uses
 
+LARGE = 2**16  # numbers in an example: the truth at it is a matter of seconds, and all that is tried beside it is not
 STILL = ((0, 0.0, 0.0),) * COPIES
 
 
 class Session:
-    """One subject under a profile."""
+    """One subject under a profile.
 
-    def __init__(self, subject: Subject, profile: Profile, seed: int = 0):
-        self.subject, self.profile, self.seed = subject, profile, seed
+    where  words for what is special about its example
+    """
+
+    def __init__(self, subject: Subject, profile: Profile, seed: int = 0, where: str = ""):
+        self.subject, self.profile, self.seed, self.where = subject, profile, seed, where
         self.failed: list[Failed] = []
         # whether autodiff of the definition does not apply, or was found out, and differences decide
         self.by_differences = subject.outside is not None
@@ -91,6 +97,32 @@ class Session:
         """What the definition, and the derivative by hand, do with each leaf: an integer, or a lone number."""
         found = uses(self.local(self.subject.example, self.subject.dtype).equations)
         return together(found, uses(self.by_hand, bounds=False)) if self.by_hand else found
+
+    def traced(self, shapes):
+        """The equations of the function at arguments of these shapes."""
+        cast = self.subject.cast(self.subject.example, self.subject.dtype)
+        return jax.make_jaxpr(self.subject)(
+            *(jax.ShapeDtypeStruct(shape, a.dtype) for shape, a in zip(shapes, cast, strict=True))
+        )
+
+    def takes(self, shapes) -> bool:
+        """Whether the function takes arguments of these shapes, and no index of its own lies beyond their ends."""
+        try:
+            with self.local(self.subject.example, self.subject.dtype).precision():
+                return not beyond_the_end(self.traced(shapes))
+        except Exception:  # whatever a function says of lengths that it does not take
+            return False
+
+    @property
+    def is_large(self) -> bool:
+        """Whether the example has so many numbers that not everything is tried at it."""
+        return sum(np.size(a) for a in self.subject.example) > LARGE
+
+    @functools.cached_property
+    def in_little(self) -> "Session":
+        """The same at shorter lengths, where the example is large and the function takes them; else itself."""
+        primals = next(shorter(self.subject.example, self.uses, self.takes), None) if self.is_large else None
+        return Session(self.subject.at(primals), self.profile, self.seed, "at shorter lengths") if primals else self
 
     def rounded(self, trial: Trial, dtype: str) -> Trial:
         """The trial as the dtype sees it."""

@@ -116,6 +116,11 @@ class Subject:
             if place not in arrays and isinstance(value, bool | int | float):
                 yield name, place, value
 
+    def at(self, primals) -> "Subject":
+        """The same with other arrays as example arguments."""
+        function, argnums, truth, name = self._given
+        return Subject(function, self.assemble(self.cast(primals, self.dtype)), argnums, truth, name)
+
     def with_option(self, place: int, value) -> "Subject":
         """The same with another value of one option."""
         function, argnums, truth, name = self._given

@@ -2,7 +2,6 @@
 
 import contextlib
 import dataclasses
-import functools
 import math
 from collections.abc import Iterator
 
@@ -166,7 +165,7 @@ def _takes(session, primals, dtype) -> bool:
 
 
 def _reshaped(session):
-    takes, thorough = functools.partial(_takes_shapes, session), session.profile.thorough
+    takes, thorough = session.takes, session.profile.thorough
     made = list(other_lengths(session.subject.example, session.uses, takes, thorough))
     none = [m for m in made if m[0].startswith("length 0 ")]
     if thorough:
@@ -183,27 +182,13 @@ def _reshaped(session):
     return [*others, *apart, *ones[:3], *none[:1], *_longer(session), *_in_a_batch(session)]
 
 
-def _takes_shapes(session, shapes) -> bool:
-    local = session.local(session.subject.example, session.subject.dtype)
-    try:
-        with local.precision():
-            return not beyond_the_end(jax.make_jaxpr(session.subject)(*_structs(session, shapes)))
-    except Exception:  # whatever a function says of lengths that it does not take
-        return False
-
-
-def _structs(session, shapes):
-    cast = session.subject.cast(session.subject.example, session.subject.dtype)
-    return [jax.ShapeDtypeStruct(shape, a.dtype) for shape, a in zip(shapes, cast, strict=True)]
-
-
 def _longer(session):
     """Longer than a block, unless the function grows with it as a loop of Python's does."""
     local = session.local(session.subject.example, session.subject.dtype)
 
     def made_of(primals):
         with local.precision():
-            traced = jax.make_jaxpr(session.subject)(*_structs(session, map(np.shape, primals)))
+            traced = session.traced(map(np.shape, primals))
             return list(equations(traced))
 
     def small(primals):
@@ -230,7 +215,7 @@ def _in_a_batch(session):
     for alone, words in ((False, "every array"), (True, "the arrays with most axes")):
         lanes, axes = batch(subject.example, subject.differentiated, session.uses, session.seed, alone)
         primals = tuple(a[0] if axis is None else np.stack(a) for axis, *a in zip(axes, *lanes, strict=True))
-        if not _takes_shapes(session, map(np.shape, primals)):
+        if not session.takes(map(np.shape, primals)):
             continue
         with contextlib.suppress(Exception):  # whatever a function says of what it does not take
             each = zip(*(session.local(lane, dtype).plainly(lane) for lane in lanes), strict=True)

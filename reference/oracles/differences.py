@@ -64,7 +64,7 @@ def _ladder(view, at):
             def outputs(step):
                 return view(view.cut(at(flat, line, step)), others)
 
-            ys = side_by_side(outputs)(jnp.append(steps, 0.0))  # the point itself last, computed the same way
+            ys = side_by_side(outputs, flat)(jnp.append(steps, 0.0))  # the point itself last, computed the same way
             total, noise = jnp.zeros(steps.shape), jnp.zeros(steps.shape)
             for y, bar, sigma in zip(ys, bars, sigmas, strict=True):
                 moved, axes = y[:-1] - y[-1], tuple(range(1, y.ndim))

@@ -22,6 +22,7 @@ OTHERS = (2, 3, 5, 7, 9, 11, 13, 129)  # lengths of the thorough profile
 LONG = 1042, 134  # the second where arrays inside of the function would be large
 SHORTER, GROWING = 74, names("dot_general conv_general_dilated scan while")  # of 64, where work grows faster
 SHORTEST, SLOW = 38, names("triangular_solve cholesky lu qr eigh svd")  # of 32, where it is slow besides
+FEW = 7  # binary digits of a length
 SHORT = 32  # one more of it costs little
 ALIKE = 8  # what rows of four or eight divide
 IN_TURN = 3  # lengths that are long, one after the other
@@ -82,6 +83,18 @@ def _odd_and_even(primals, uses, lengths, takes):
         others = (length + 1,) if odd else (length + 1, 3 * length)
         made = (taken({length: other}, f"length {other} for {length}") for other in others)
         yield from next(filter(None, made), [])
+
+
+def shorter(primals, uses, takes: Callable) -> Iterator[tuple]:
+    """Primals of which no length is long, as the function takes them: equal lengths stay equal, others apart."""
+    lengths = [n for n in _lengths(primals) if n > 2 * ALIKE]
+    known = {n for a in primals for n in np.shape(a)} - {*lengths}
+    apart = dict(zip(reversed(lengths), (n for n in itertools.count(ALIKE, ALIKE) if n not in known), strict=False))
+    halved = {n: n // 2 ** max(0, n.bit_length() - FEW) for n in lengths}  # as blocks ask that divide them
+    for changed in (apart, halved):
+        for _, made in replaced(primals, uses, changed, ""):
+            if takes([np.shape(a) for a in made]):
+                yield made
 
 
 def longer(primals, uses, primitives, small: Callable) -> Iterator[tuple[str, tuple]]:
