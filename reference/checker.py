@@ -161,9 +161,9 @@ def assert_correct(function: Callable, *args, **options) -> None:
 
 def _explained(session, findings) -> list[Finding]:
     """Of what fails at shorter lengths, too, those say it."""
-    for asked in dict.fromkeys((session.in_little, session)):
-        findings = explained(asked, findings)
-    return findings
+    found = explained(session.in_little, findings)
+    untold = any(finding.verdict == "wrong" and not finding.fault for finding in found)
+    return explained(session, found) if untold and session.in_little is not session else found
 
 
 def _must_make_sense(profile, seed, seconds, name):

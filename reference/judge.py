@@ -224,7 +224,7 @@ class Judgement:
             return None, None
 
         def seen(far, masks_move=False):
-            moved = () if far is None else focus(primals, leaf.place, far, leaf.truth)
+            moved = () if far is None or session.is_large else focus(primals, leaf.place, far, leaf.truth)
             around, jumping = session.look_around(self.trial, self.dtype, tuple(moved), masks_move)
             of_leaf = leaf.value, leaf.truth, leaf.allowance
             verdict = around and between(*of_leaf, around[leaf.place], primals[leaf.place], self.local.unit)
