@@ -9,7 +9,7 @@ from .tracing.widening import CannotWiden
 HUGE, MINUTE = "huge", "minute"  # values in the thousands, and below the smallest number that the function knows
 EARLY = "a search, or a number of steps, ends early here; if it went on, this is what it would tend to"
 NOTHING = "length 0"
-OUTERMOST = ("ends", "some ends", "infinities", "infinite rows", "missing", HUGE)
+OUTERMOST = ("ends", "infinities", "infinite rows", "missing", HUGE)
 
 
 def excuse(session, trial, dtype, place, value, apart) -> tuple[str, str] | None:

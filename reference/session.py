@@ -98,10 +98,10 @@ class Session:
         found = uses(self.local(self.subject.example, self.subject.dtype).equations)
         return together(found, uses(self.by_hand, bounds=False)) if self.by_hand else found
 
-    def traced(self, shapes):
-        """The equations of the function at arguments of these shapes."""
+    def traced(self, shapes, function=None):
+        """The equations of the function, or of another that takes the same, at arguments of these shapes."""
         cast = self.subject.cast(self.subject.example, self.subject.dtype)
-        return jax.make_jaxpr(self.subject)(
+        return jax.make_jaxpr(function or self.subject)(
             *(jax.ShapeDtypeStruct(shape, a.dtype) for shape, a in zip(shapes, cast, strict=True))
         )
 

@@ -15,7 +15,7 @@ from ..judge import malformed
 from ..points import constants
 from ..session import Session
 from ..tracing.interpreter import equations
-from ..trials import KINKED, marks, other_values, with_its_own_integers
+from ..trials import KINKED, marks, other_values, partners, with_its_own_integers, with_rows_of
 from ..trials.kept import ends
 from .naming import dtypes, named
 
@@ -115,6 +115,9 @@ def _at_values(session, words, check):
         trial = session.trial(primals, kind_of_values, 100 + i)
         if session.leaves_domain(trial):  # perhaps for the integers alone
             trial = session.trial(with_its_own_integers(primals, example), kind_of_values, 100 + i)
+        if session.leaves_domain(trial):  # perhaps in some rows alone
+            outputs = session.measured(trial, session.subject.dtype).truth[0]
+            trial = session.trial(with_rows_of(example, primals, outputs), kind_of_values, 100 + i)
         if check == "kinks":  # of one sign: outputs may choose among equals each in its own way
             trial = dataclasses.replace(trial, cotangent=tuple(map(np.abs, trial.cotangent)))
         for dtype in dtypes(session):
@@ -134,10 +137,10 @@ def _each(session, words):
             continue
         if kind_of_values == "minute" and session.searches:  # below what it stops at, a search finds nothing
             continue
-        if kind_of_values in ("ends", "some ends"):  # which of a lone row are the same
-            axes = 1 + (kind_of_values == "some ends")
-            bounded = [i for i in arrays if ends(example[i]) and np.ndim(example[i]) >= axes]
-            yield from ((kind_of_values, i) for i in bounded[:IN_TURN])
+        if kind_of_values == "ends":
+            yield from ((kind_of_values, i) for i in [i for i in arrays if ends(example[i])][:IN_TURN])
+            continue
+        if kind_of_values == "alike" and not partners(example, session.subject.differentiated):
             continue
         if kind_of_values == "near ends" and not any(ends(example[i]) for i in arrays):
             continue

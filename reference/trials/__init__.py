@@ -47,6 +47,11 @@ def _zeros(rng, shape, near):
 
 
 def _equal_rows(rng, shape, near):
+    """All of them; of a square matrix two, which leave it one rank short."""
+    made = rng.normal(size=shape)
+    if len(shape) > 1 and shape[-1] == shape[-2] > 2:
+        made[..., -1, :] = made[..., 0, :]
+        return made
     return np.broadcast_to(rng.normal(size=shape[-1:] if len(shape) > 1 else ()), shape)
 
 
@@ -83,6 +88,7 @@ VALUES = {
     "zeros": _zeros,
     "nothing but zeros": lambda rng, shape, near: np.zeros(shape),
     "equal rows": _equal_rows,
+    "alike": lambda rng, shape, near: rng.normal(size=shape),  # arguments of one shape: see `_alike`
     "wide": lambda rng, shape, near: rng.normal(size=shape) * 12,  # where approximations for large numbers set in
     "large": lambda rng, shape, near: rng.normal(size=shape) * 64,  # e^x leaves single precision at 89
     "huge": lambda rng, shape, near: rng.normal(size=shape) * 2.0**10,  # and double precision at 710
@@ -93,16 +99,15 @@ VALUES = {
     "edges": _edges,
     "nothing but edges": lambda rng, shape, near: rng.choice(near, shape),
     "ends": lambda rng, shape, near: rng.normal(size=shape),  # and some of its range: see `_at_the_ends`
-    "some ends": lambda rng, shape, near: rng.normal(size=shape),  # of no row all, where the function is infinite
     "near ends": lambda rng, shape, near: rng.normal(size=shape),
     "marks": lambda rng, shape, near: rng.normal(size=shape),  # beside lone numbers that the function asks for
     "infinities": lambda rng, shape, near: np.where(rng.random(shape) < 0.3, -np.inf, rng.normal(size=shape)),
     "infinite rows": lambda rng, shape, near: _infinite_row(rng.normal(size=shape)),
     "missing": lambda rng, shape, near: np.where(rng.random(shape) < 0.3, np.nan, rng.normal(size=shape)),
 }
-AT_EDGES = ("edges", "nothing but edges", "ends", "some ends", "marks")
-KINKED = ("ties", "zeros", "nothing but zeros", "equal rows", *AT_EDGES)
-ENDS = ("ends", "some ends", "near ends")
+AT_EDGES = ("edges", "nothing but edges", "ends", "marks")
+KINKED = ("ties", "zeros", "nothing but zeros", "equal rows", "alike", *AT_EDGES)
+CLOSER = 2.0**-12  # how far arguments are apart that are nearly the same
 CLOSEST, CLOSE = 20, 8  # powers of two between which the distances to an end lie
 
 
@@ -144,7 +149,26 @@ def other_values(
         return _other(rng, a, chosen, named, near) if kind(a.dtype) == "float" else a
 
     drawn = list(map(other, itertools.count(), primals, differentiated, uses))
+    if words == "alike":
+        _alike(rng, drawn, partners(primals, differentiated))
     return _in_order(primals, drawn, differentiated)
+
+
+def partners(primals, differentiated) -> list[tuple[int, int]]:
+    """Arrays of one shape that nothing but a range binds: each with the first of them."""
+    first: dict[tuple, int] = {}
+    arrays = (i for i, a in enumerate(primals) if differentiated[i] and np.ndim(a) and free(a))
+    found = ((first.setdefault(np.shape(primals[i]), i), i) for i in arrays)
+    return [(i, j) for i, j in found if i != j]
+
+
+def _alike(rng, drawn, pairs):
+    """By rows: the same, nearly the same, the opposite, where nothing negative is out of range."""
+    for i, j in pairs:
+        shape = (*np.shape(drawn[i])[:-1], 1) if np.ndim(drawn[i]) > 1 else np.shape(drawn[i])
+        signs = rng.choice([-1, 1, 1] if np.min(drawn[j], initial=0) < 0 else [1], shape)
+        near = rng.choice([0.0, CLOSER], shape) * rng.normal(size=np.shape(drawn[i]))
+        drawn[j] = drawn[i] * signs * (1 + near)
 
 
 def batch(primals, differentiated, uses, seed: int = 0, alone: bool = False) -> tuple[list[tuple], tuple]:
@@ -160,6 +184,21 @@ def batch(primals, differentiated, uses, seed: int = 0, alone: bool = False) -> 
     drawn = (other_values(primals, differentiated, "fresh", seed=seed + i, uses=uses) for i in range(1, many))
     others = [tuple(a if axis is None else b for a, b, axis in zip(primals, lane, axes, strict=True)) for lane in drawn]
     return [tuple(primals), *others], axes
+
+
+def with_rows_of(example, primals, outputs) -> tuple:
+    """The primals, with the example's rows wherever an output is not finite in that row, of the first axis."""
+    bad: dict[int, np.ndarray] = {}
+    for out in outputs:
+        if np.ndim(out):
+            rows = ~np.isfinite(out).reshape(len(out), -1).all(axis=1)
+            bad[len(out)] = bad.get(len(out), False) | rows
+
+    def one(a, b):
+        rows = bad.get(np.shape(a)[0]) if np.ndim(a) and kind(a.dtype) == "float" else None
+        return a if rows is None else np.where(rows.reshape(-1, *[1] * (np.ndim(a) - 1)), b, a)
+
+    return tuple(map(one, primals, example))
 
 
 def with_its_own_integers(primals, example) -> tuple:
@@ -178,11 +217,11 @@ def _other(rng, a, chosen, words, near):
     if np.ndim(a) == 0:
         return _lone(rng, a, words)
     made = np.asarray(kept(a)[1](VALUES[words](rng, np.shape(a), near)), np.float64)
-    return _at_the_ends(rng, made, ends(a), a, words) if words in ENDS else made
+    return _at_the_ends(rng, made, ends(a), a, words) if words in ("ends", "near ends") else made
 
 
 def _at_the_ends(rng, made, ends, example, words):
-    """Half of the numbers, of "ends" a whole row too, at the ends of their range, or so near that formulas change."""
+    """Half of the numbers, and of one row all, at the ends of their range, or so near that other formulas set in."""
     places = rng.permutation(made.size)[: (made.size + 1) // 2] if ends else []
     away = 2.0 ** -rng.uniform(CLOSE, CLOSEST, len(places)) if words == "near ends" else 0.0
     at = np.resize(ends, len(places))
@@ -202,7 +241,7 @@ def _lone(rng, a, words):
     """A lone number is a scale, a temperature, a probability, an epsilon."""
     if words not in ("fresh", "mixed sizes"):
         return a
-    return np.asarray(nearby(a, rng) * (1 if a or words == "fresh" else -1))
+    return np.asarray(nearby(a, rng, 1 if words == "fresh" else 4) * (1 if a or words == "fresh" else -1))
 
 
 def _in_order(examples, drawn, chosen) -> tuple:

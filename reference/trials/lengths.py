@@ -15,7 +15,7 @@ from manual_backprop.signature import kind_of
 from ..tracing.interpreter import names
 from ..tracing.widening import kind
 from .kept import kept
-from .wholes import all_differ, is_permutation, within
+from .wholes import all_differ, are_offsets, ascends, is_permutation, within
 
 OTHERS = (2, 3, 5, 7, 9, 11, 13, 129)  # lengths of the thorough profile
 # Twice a prime: more than a block of 1024 or 128 holds and no multiple of one, and even beside lengths made odd.
@@ -179,6 +179,10 @@ def _whole_of_shape(rng, a, shape, lengths, use):
     """Integers that stay in range: labels of fewer classes, indices of fewer rows, places that differ."""
     if shape != a.shape and is_permutation(a):
         return rng.permuted(np.broadcast_to(np.arange(shape[-1], dtype=a.dtype), shape), axis=-1)
+    if are_offsets(a, lengths):
+        last = lengths[int(a[-1])]
+        inner = np.sort(rng.integers(0, last + 1, size=max(shape[0] - 2, 0)))
+        return np.concatenate([[0], inner, [last]]).astype(a.dtype) if shape[0] > 1 else None
     told = [n for n in use.lengths if n in lengths]  # of what it is an index; else the next length may be its range
     before = min((n for n in told or lengths if a.size and n > np.max(a)), default=None)
     after = lengths.get(before)
@@ -187,6 +191,7 @@ def _whole_of_shape(rng, a, shape, lengths, use):
         size = int(np.prod(shape))
         return rng.choice(room, size, replace=False).reshape(shape).astype(a.dtype) if size <= room else None
     tiled = a if shape == a.shape else _tiled(a, shape)
+    tiled = np.sort(tiled, axis=-1) if ascends(a) else tiled
     return tiled if before is None else within(tiled, before, after)
 
 

@@ -14,9 +14,12 @@ def another(value: bool | int | float, rng: np.random.Generator) -> bool | int |
     return value + 1 if isinstance(value, int) else float(nearby(value, rng))
 
 
-def nearby(number: float, rng: np.random.Generator) -> float:
-    """Up to twice or half as much; between zero and one what lies there.  A lone number is a scale or a share."""
+def nearby(number: float, rng: np.random.Generator, powers: float = 1) -> float:
+    """Up to twice or half as much, or other powers of two; between zero and one what lies there.
+
+    A lone number is a scale or a share.
+    """
     if not number:
         return rng.random()
-    factor = 2.0 ** rng.uniform(-1, 1)
+    factor = 2.0 ** rng.uniform(-powers, powers)
     return number * factor / (1 - number + number * factor) if 0 < number < 1 else number * factor
