@@ -106,7 +106,7 @@ def test_all_checks_hold_or_say_why_not():
     result = check(TANH, np.linspace(-2, 2, 32, dtype=np.float32), truth=np.tanh)
     assert result.ok, str(result)
     said = {f.check: f.message for f in result.findings if f.verdict == "abstained"}
-    assert said.keys() <= {"jacobian", "complex_step", "second_order", "sharded", "alone"}
+    assert said.keys() <= {"jacobian", "complex_step", "second_order", "sharded", "alone", "options"}
     assert all("the truth runs outside of JAX" in said[name] for name in ("jacobian", "complex_step", "second_order"))
 
 

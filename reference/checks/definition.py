@@ -116,6 +116,7 @@ def _at_values(session, words, check):
         if session.leaves_domain(trial):  # perhaps for the integers alone
             trial = session.trial(with_its_own_integers(primals, example), kind_of_values, 100 + i)
         if session.leaves_domain(trial):  # perhaps in some rows alone
+            session.outside.append(kind_of_values)
             outputs = session.measured(trial, session.subject.dtype).truth[0]
             trial = session.trial(with_rows_of(example, primals, outputs), kind_of_values, 100 + i)
         if check == "kinks":  # of one sign: outputs may choose among equals each in its own way
