@@ -116,15 +116,14 @@ def _digits_lost(session, trial, dtype, place, apart):
 def usual(session, trial, dtype, place) -> float:
     """How large the cotangent of a leaf is at the example, or what comes in, or what the output would feel.
 
-    Of numbers no smaller than the example's the output ⟨ȳ, y⟩ / x: less than its rounding is nothing to it.
+    Of numbers no smaller than the example's the output, ⟨ȳ, y⟩ / min(x, 1): less than its rounding is nothing to it.
     """
     truths = (session.measured(each, dtype).truth[1][place] for each in session.example)
     pairs = zip(trial.cotangent, session.measured(trial, dtype).truth[0], strict=True)
     size, felt = scale(trial.primals[place]), sum(float(np.sum(np.abs(bar * out))) for bar, out in pairs)
     larger = size >= scale(session.subject.example[place])
-    if trial.words == HUGE:  # where even an exponent is large, the output feels all of it
-        size = 1.0
-    return max(*map(scale, (*truths, *trial.cotangent)), felt / size if larger and size else 0.0)
+    felt = felt / min(size, 1.0) if larger and size else 0.0  # of a large exponent the output feels all
+    return max(*map(scale, (*truths, *trial.cotangent)), felt)
 
 
 def _kept(session, trial, dtype) -> list:

@@ -123,7 +123,7 @@ def _extrapolate(raw, doubt, ratio):
     # Steps finer than those used must not contradict: beyond rounding they come closer, or nothing is known.
     apart = np.maximum(np.abs(raw - best[:, None]) - doubt, 0)
     finer = np.arange(STEPS) > finest[:, None]
-    contradicts = np.any(finer & ~(apart <= (error + apart[rows, finest])[:, None]), axis=1)
+    contradicts = np.any(finer & ~(apart <= (error + apart[rows, finest] / 2)[:, None]), axis=1)
     grows = ~(apart[:, -1] <= apart[:, -2])
     furthest = np.max(np.where(finer, apart, 0), axis=1)
     return best, np.where(contradicts, np.where(grows, np.inf, furthest), error)

@@ -16,7 +16,7 @@ from manual_backprop.signature import kind_of
 from ..precision import float64, widen
 
 FUNCTIONS_KEPT = 256
-DIGITS = 8  # of a direction's numbers, in binary
+DIGITS = 20  # of a direction's numbers, in binary: few, and not so few that they fit together by chance
 
 
 class Abstains(Exception):  # noqa: N818 - not an error: the oracle has no opinion
