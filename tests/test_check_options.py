@@ -123,6 +123,19 @@ def test_arguments_that_are_alike_are_tried():
     assert {finding.check for finding in result.failures} == {"kinks"}
 
 
+def test_what_is_alike_keeps_its_range():
+    """The second is positive, as a scale: its logarithm may be asked of its absolute value, and its slope not."""
+
+    def f(x, s):
+        return x * jnp.log(jnp.abs(s)) + jnp.sqrt(jnp.abs(s))
+
+    def backward(saved, g):
+        x, s = saved
+        return g * jnp.log(s), g * (x / s + 0.5 / jnp.sqrt(s))
+
+    assert judged(pairs(f, backward), X, np.abs(X[::-1]), checks=("kinks",)).ok
+
+
 def test_rows_that_leave_the_domain_do_not_take_the_others_with_them():
     """Of weights that are zero the cotangent is dropped; where all of a row are, the function is infinite."""
 

@@ -13,7 +13,7 @@ import numpy as np
 from manual_backprop.signature import kind_of
 
 from ..tracing.widening import kind
-from .kept import ends, free, is_mask, kept
+from .kept import ends, free, is_mask, keeps, kept
 from .options import nearby
 from .wholes import Use, other_integers, other_mask
 
@@ -150,7 +150,7 @@ def other_values(
 
     drawn = list(map(other, itertools.count(), primals, differentiated, uses))
     if words == "alike":
-        _alike(rng, drawn, partners(primals, differentiated))
+        _alike(rng, primals, drawn, partners(primals, differentiated))
     return _in_order(primals, drawn, differentiated)
 
 
@@ -162,13 +162,15 @@ def partners(primals, differentiated) -> list[tuple[int, int]]:
     return [(i, j) for i, j in found if i != j]
 
 
-def _alike(rng, drawn, pairs):
-    """By rows: the same, nearly the same, the opposite, where nothing negative is out of range."""
+def _alike(rng, examples, drawn, pairs):
+    """By rows: the same, nearly the same, the opposite, as far as the range of both goes."""
     for i, j in pairs:
-        shape = (*np.shape(drawn[i])[:-1], 1) if np.ndim(drawn[i]) > 1 else np.shape(drawn[i])
-        signs = rng.choice([-1, 1, 1] if np.min(drawn[j], initial=0) < 0 else [1], shape)
-        near = rng.choice([0.0, CLOSER], shape) * rng.normal(size=np.shape(drawn[i]))
-        drawn[j] = drawn[i] * signs * (1 + near)
+        impose = kept(examples[j])[1]
+        common = np.asarray(impose(drawn[i]), np.float64)
+        drawn[i] = common if keeps(examples[i], common) else drawn[i]
+        shape = (*np.shape(common)[:-1], 1) if np.ndim(common) > 1 else np.shape(common)
+        near = rng.choice([0.0, CLOSER], shape) * rng.normal(size=np.shape(common))
+        drawn[j] = np.asarray(impose(drawn[i] * rng.choice([-1, 1, 1], shape) * (1 + near)), np.float64)
 
 
 def batch(primals, differentiated, uses, seed: int = 0, alone: bool = False) -> tuple[list[tuple], tuple]:
