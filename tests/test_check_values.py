@@ -137,7 +137,7 @@ def test_lengths_that_are_equal_by_chance_are_set_apart():
     assert "for 4 in" in found.failures[0].example
 
 
-@pytest.mark.parametrize("index", [3, -2, np.array([1, 3]), (slice(None), 3)])
+@pytest.mark.parametrize("index", [3, -2, np.array([1, 3], np.int32), (slice(None), 3)])
 def test_lengths_that_do_not_have_an_index_are_not_tried(index):
     """JAX takes the last element for one that is not there, and writes nothing; a length that has it is tried."""
 
