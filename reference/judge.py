@@ -145,6 +145,8 @@ class Judgement:
         yardstick, session = self._measured, self.session
         if not all(np.isfinite(out).all() for out in yardstick.truth[0]):
             session.outside.append(self.trial.words)
+            if self.outputs and self.trial.given:
+                yield from self._of_infinities(yardstick)
             return
         if session.searches and not session.finds(self.trial, self.dtype):
             session.outside.append(f"{self.trial.words}: a search does not end there")
@@ -156,6 +158,18 @@ class Judgement:
             yield finding
         if by_convention:
             yield from self._at_odds(by_convention)
+
+    def _of_infinities(self, yardstick: Yardstick) -> Iterator[Finding]:
+        """Outputs that are infinite by the definition, and in the dtype itself, but not where it is differentiated."""
+        answers, truths = self.answer[0], yardstick.truth[0]
+        if all(np.array_equal(a, out) for a, out in zip(answers, truths, strict=True) if np.isinf(out).any()):
+            return
+        names, plain = self.subject.output_names(len(truths)), self.local.plainly(self.trial.primals)
+        for name, got, own, out in zip(names, answers, plain, truths, strict=True):
+            there = np.isinf(out) & (np.asarray(own, np.float64) == out)
+            if np.any(there & (np.asarray(got, np.float64) != out)):
+                message = "infinite by the function itself, and another value where it is differentiated"
+                yield self._wrong(name, ratio=np.inf, message=message, fault="value")
 
     def _of(self, leaf: Leaf):
         """The finding on one leaf; and the cotangents around the point, where it is right by another convention."""

@@ -124,3 +124,26 @@ def test_a_leaf_without_a_cotangent_does_not_keep_another_from_being_told():
     result = check(by_hand, x, np.float32(2), checks=("truth", "values"), reproduce=False)
     assert not result.ok
     assert not [finding for finding in result.findings if "of its own" in (finding.message or "")]
+
+
+def test_a_value_that_is_infinite_stays_so_where_it_is_differentiated():
+    """Nothing else is judged there; a rule that gives another primal than the function is told all the same."""
+
+    def logsumexp_that(primal):
+        function = jax.custom_jvp(lambda x: jax.nn.logsumexp(x, axis=1))
+
+        def forward(primals, tangents):
+            (x,), (dot,) = primals, tangents
+            y = jax.nn.logsumexp(x, axis=1)
+            finite = jnp.where(jnp.isfinite(y), y, 0.0)
+            return primal(y, finite), jnp.sum(jnp.exp(x - finite[:, None]) * dot, axis=1)
+
+        function.defjvp(forward)
+        return function
+
+    x = np.array([[0.5, -1.0, 2.0], [-np.inf] * 3, [1.0, 0.25, -0.5]], np.float32)
+    found = check(logsumexp_that(lambda y, finite: finite), x)
+    (failure,) = {(f.leaf, f.fault) for f in found.failures}
+    assert failure == ("y", "value")
+    assert "infinite by the function itself" in str(found)
+    assert check(logsumexp_that(lambda y, finite: y), x).ok

@@ -178,8 +178,9 @@ def _reshaped(session):
         session.is_kernel
     ):  # it reads no more than its blocks of what is longer, is slow, and may run for ever on nothing
         return [*others, *ones[:3], *_in_a_batch(session)]
+    ones = [*ones[:3], *_spread(session)]
     apart = set_apart(session.subject.example, session.subject.names, session.uses, takes)
-    return [*others, *apart, *ones[:3], *none[:1], *_longer(session), *_in_a_batch(session)]
+    return [*others, *apart, *ones, *none[:1], *_longer(session), *_in_a_batch(session)]
 
 
 def _longer(session):
@@ -200,7 +201,8 @@ def _longer(session):
         except Exception:  # the function does not take them
             return False
         largest = max((math.prod(out.aval.shape) for equation in made for out in equation.outvars), default=0)
-        return len(made) <= 2 * len(known) and largest <= ELEMENTS
+        shapes = [np.shape(a) for a in primals]
+        return len(made) <= 2 * len(known) and largest <= ELEMENTS and session.takes(shapes)
 
     try:
         known = made_of(session.subject.example)
@@ -224,6 +226,35 @@ def _in_a_batch(session):
             if all(_alike(a, np.stack(b), dtype) for a, b in zip(together, each, strict=True)):
                 yield f"a batch of {len(lanes)} in front of {words}", primals
                 return
+
+
+def _spread(session):
+    """Each argument of length 1 where others have more, if function and derivative spread it over them (broadcast)."""
+    subject, dtype = session.subject, session.subject.dtype
+    example = subject.example
+
+    def with_one(i, a):
+        return *example[:i], a, *example[i + 1 :]
+
+    def outputs(primals):
+        return session.local(primals, dtype).plainly(primals)
+
+    def fits(primals):
+        bars = session.local(primals, dtype).by_hand[1][1]
+        return all(bar is None or bar.shape == np.shape(a) for a, bar in zip(primals, bars, strict=True))
+
+    for i, a in enumerate(example):
+        known = {n for j, other in enumerate(example) if j != i for n in np.shape(other)}
+        small = a
+        for axis in [axis for axis, n in enumerate(np.shape(a)) if 1 < n and n in known and subject.differentiated[i]]:
+            one = np.take(small, [0], axis)
+            with contextlib.suppress(Exception):  # whatever either has against it
+                narrow, wide = with_one(i, one), with_one(i, np.broadcast_to(one, np.shape(a)))
+                if fits(narrow) and all(_alike(*o, dtype) for o in zip(outputs(narrow), outputs(wide), strict=True)):
+                    small = one
+        if small is not a:
+            words = f"shape {np.shape(small)} for {np.shape(a)} in {subject.names[i]}"
+            yield words, with_one(i, small)
 
 
 def _alike(a, b, dtype) -> bool:

@@ -64,6 +64,14 @@ def _odd(lengths, known=None):
     return dict(zip(lengths, (n for n in itertools.count(3, 2) if n not in (known or lengths)), strict=False))
 
 
+def _grown(lengths):
+    """Odd lengths, no two of them alike, none of them shorter than it was: a table stays long enough."""
+    grown = {}
+    for n in sorted(lengths):
+        grown[n] = next(odd for odd in itertools.count(max(n | 1, 3), 2) if odd not in grown.values())
+    return grown
+
+
 def _one_more(lengths):
     """Odd lengths, no two of them alike: of a short one that is even one more, so that a block comes after the last."""
     more = {n: n + 1 for n in lengths if n % 2 == 0 and n < SHORT and n + 1 not in lengths}
@@ -109,7 +117,8 @@ def longer(primals, uses, primitives, small: Callable) -> Iterator[tuple[str, tu
         made = (
             one
             for length in tried
-            for one in replaced(primals, uses, _odd(lengths) | {long: length}, f"length {length} for {long}")
+            for others in (_grown(lengths), _odd(lengths))
+            for one in replaced(primals, uses, others | {long: length}, f"length {length} for {long}")
         )
         yield from itertools.islice((one for one in made if small(one[1])), 1)
 

@@ -362,3 +362,35 @@ def variance_of_samples():
         return (2 * g[:, None] * centred(x) / max(x.shape[1] - 1, 1),)
 
     return by_hand(spread, keeping(spread), backward)
+
+
+# --- tables that are as long as they have to be ------------------------------------------------------------------------
+
+
+def buckets(shape, last):
+    """Of how far a query lies behind a key: of its own up to eight, then by the logarithm, all from 64 on the last."""
+    behind = jnp.maximum(jnp.arange(shape[0])[:, None] - jnp.arange(shape[1]), 0)
+    far = 8 + (jnp.log(jnp.maximum(behind, 1) / 8) / jnp.log(8.0) * 8).astype(jnp.int32)
+    return jnp.where(behind < 8, behind, jnp.minimum(far, last))
+
+
+def biased_scores(scores, table):
+    return scores + table[buckets(scores.shape, 15)]
+
+
+def table_case(last):
+    def backward(saved, g):
+        return g, jnp.zeros_like(saved[1]).at[buckets(g.shape, last)].add(g)
+
+    return by_hand(biased_scores, keeping(biased_scores), backward)
+
+
+@wrong("shape", args="f32[7,6] f32[16]")
+def far_keys_in_the_last_bucket_but_one():
+    """To be seen from 64 keys on, with the table of sixteen that the example has."""
+    return table_case(14)
+
+
+@right(args="f32[7,6] f32[16]")
+def far_keys_in_the_last_bucket():
+    return table_case(15)

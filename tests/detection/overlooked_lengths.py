@@ -347,3 +347,32 @@ def running_sum_turned_along_the_batch():
 @right(args="f32[6]")
 def running_sum_turned_along_its_own_axis():
     return running_case(lambda g: g[..., ::-1])
+
+
+def biased(x, b):
+    return jnp.tanh(x + b)
+
+
+def bias_case(over_heads):
+    """The bias may have the length 1 anywhere."""
+
+    def backward(saved, g):
+        x, b = saved
+        b_bar = x_bar = g * (1 - jnp.tanh(x + b) ** 2)
+        for axis in range(3):
+            if b.shape[axis] < g.shape[axis]:
+                b_bar = (over_heads if axis == 1 else jnp.sum)(b_bar, axis, keepdims=True)
+        return x_bar, b_bar
+
+    return by_hand(biased, keeping(biased), backward)
+
+
+@wrong("shape", "factor", "missing_sum", args="f32[2,3,4] f32[1,3,4]")
+def bias_averaged_over_heads_that_share_it():
+    """To be seen where one bias is spread over all heads, which the example's is not."""
+    return bias_case(jnp.mean)
+
+
+@right(args="f32[2,3,4] f32[1,3,4]")
+def bias_summed_over_whoever_shares_it():
+    return bias_case(jnp.sum)
