@@ -246,7 +246,7 @@ def _spread(session):
     for i, a in enumerate(example):
         known = {n for j, other in enumerate(example) if j != i for n in np.shape(other)}
         small = a
-        for axis in [axis for axis, n in enumerate(np.shape(a)) if 1 < n and n in known and subject.differentiated[i]]:
+        for axis in [axis for axis, n in enumerate(np.shape(a)) if n > 1 and n in known and subject.differentiated[i]]:
             one = np.take(small, [0], axis)
             with contextlib.suppress(Exception):  # whatever either has against it
                 narrow, wide = with_one(i, one), with_one(i, np.broadcast_to(one, np.shape(a)))

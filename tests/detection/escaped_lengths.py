@@ -364,7 +364,7 @@ def variance_of_samples():
     return by_hand(spread, keeping(spread), backward)
 
 
-# --- tables that are as long as they have to be ------------------------------------------------------------------------
+# --- tables that are as long as they have to be ----------------------------------------------------------------------
 
 
 def buckets(shape, last):
