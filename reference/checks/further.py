@@ -229,7 +229,7 @@ def _in_a_batch(session):
 
 
 def _spread(session):
-    """Each argument of length 1 where others have more, if function and derivative spread it over them (broadcast)."""
+    """An argument that has a length 1 in the example has it elsewhere too, if it is spread over others (broadcast)."""
     subject, dtype = session.subject, session.subject.dtype
     example = subject.example
 
@@ -246,7 +246,8 @@ def _spread(session):
     for i, a in enumerate(example):
         known = {n for j, other in enumerate(example) if j != i for n in np.shape(other)}
         small = a
-        for axis in [axis for axis, n in enumerate(np.shape(a)) if n > 1 and n in known and subject.differentiated[i]]:
+        meant = subject.differentiated[i] and 1 in np.shape(a)
+        for axis in [axis for axis, n in enumerate(np.shape(a)) if meant and n > 1 and n in known]:
             one = np.take(small, [0], axis)
             with contextlib.suppress(Exception):  # whatever either has against it
                 narrow, wide = with_one(i, one), with_one(i, np.broadcast_to(one, np.shape(a)))
