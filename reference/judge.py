@@ -16,7 +16,7 @@ import numpy as np
 from .allowance import SLACK, Yardstick, scale, unit
 from .blame import by_differences
 from .discrepancy import Discrepancy, discrepancy, tells
-from .excuses import excuse, no_slope, usual
+from .excuses import OUTERMOST, excuse, no_slope, usual
 from .finding import Finding
 from .kinks import at_odds, between, floating, focus
 from .measuring import barely, beside, far_off, steadied, without_cancelling
@@ -191,11 +191,19 @@ class Judgement:
             if verdict and verdict[0] == "right":
                 said = vars(apart) if fits else {"message": verdict[1]}
                 return self._make(leaf.name, "right", **said), None if fits else around
+            if verdict and not settled and self._at_an_end(leaf):
+                message = "neither autodiff of the definition nor this is finite at the end of a range"
+                return self._make(leaf.name, "abstained", message=message), None
             if verdict and (fits or (not settled and not self._function_fails())):
                 return self._wrong(leaf.name, **verdict[2], message=verdict[1], fault="kink"), None
         if fits:
             return self._make(leaf.name, "right", **vars(apart)), None
         return self._of_what_is_off(leaf, apart, settled), None
+
+    def _at_an_end(self, leaf: Leaf) -> bool:
+        """Whether it is no more finite than autodiff, at values that need not belong to the domain."""
+        at_fault = ~np.isfinite(leaf.value)
+        return self.trial.words in OUTERMOST and bool(at_fault.any()) and not np.isfinite(leaf.truth[at_fault]).any()
 
     def _merely_wider(self, leaf: Leaf) -> bool:
         """Whether a cotangent in a dtype that nobody gave has only more digits than it need, as of a constant."""

@@ -109,11 +109,13 @@ class Subject:
         for path, value in jax.tree_util.tree_leaves_with_path(self.args, is_leaf=lambda a: a is None):
             yield names[path[0].idx] + jax.tree_util.keystr(path[1:]), path[0].idx, value
 
-    def options(self) -> Iterator[tuple[str, int, bool | int | float]]:
-        """The flags and numbers among the arguments that are static: the name, place and value of each."""
+    def options(self) -> Iterator[tuple[str, int, bool | int | float | None]]:
+        """The flags and numbers among the arguments that are static, and None for one: name, place and value."""
         arrays = {leaf.place for leaf in self.leaves}
-        for place, (name, _, value) in enumerate(self._named()):
-            if place not in arrays and isinstance(value, bool | int | float):
+        for place, (name, number, value) in enumerate(self._named()):
+            if place not in arrays and (
+                isinstance(value, bool | int | float) or (value is None and number in self.static)
+            ):
                 yield name, place, value
 
     def at(self, primals) -> "Subject":
@@ -121,10 +123,10 @@ class Subject:
         function, argnums, truth, name = self._given
         return Subject(function, self.assemble(self.cast(primals, self.dtype)), argnums, truth, name)
 
-    def with_option(self, place: int, value) -> "Subject":
-        """The same with another value of one option."""
+    def with_options(self, changed: dict) -> "Subject":
+        """The same with other values of some options, by place."""
         function, argnums, truth, name = self._given
-        leaves = [value if i == place else a for i, a in enumerate(self._leaves)]
+        leaves = [changed.get(i, a) for i, a in enumerate(self._leaves)]
         return Subject(function, jax.tree.unflatten(self._structure, leaves), argnums, truth, name)
 
     def _arrays(self):

@@ -4,9 +4,9 @@ A check that does not apply raises `CannotTell` and says why; nothing is skipped
 docstring is what `manual-backprop explain checks` prints.
 """
 
-from . import anywhere, definition, further, linear, naming, options, others
+from . import anywhere, definition, further, linear, naming, options, others, shapes
 
-ORDER = (definition, others, linear, anywhere, further, options)  # the first explains best
+ORDER = (definition, others, linear, anywhere, further, shapes, options)  # the first explains best
 CHECKS = {
     name: check for module in ORDER for name, check in naming.CHECKS.items() if check.__module__ == module.__name__
 }

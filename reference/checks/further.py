@@ -1,6 +1,5 @@
-"""Beyond the example: second order, other dtypes, other lengths, what is kept in between."""
+"""Beyond the example: second order, other dtypes, what is kept in between."""
 
-import contextlib
 import dataclasses
 import math
 from collections.abc import Iterator
@@ -8,16 +7,12 @@ from collections.abc import Iterator
 import jax
 import numpy as np
 
-from ..allowance import scale, unit
 from ..finding import CannotTell, Finding
 from ..pullback import pull
 from ..session import Session
 from ..subject import Subject
-from ..tracing.interpreter import equations, settles
+from ..tracing.interpreter import settles
 from ..tracing.widening import kind
-from ..trials import batch
-from ..trials.bounds import beyond_the_end
-from ..trials.lengths import ELEMENTS, longer, other_lengths, set_apart
 from .naming import dtypes, first_line, named
 
 
@@ -91,7 +86,7 @@ def precision(session: Session) -> Iterator[Finding]:
             refused.append(f"{dtype}: {first_line(error)}")
             continue
         except Exception as error:  # as a solver that does not converge there says, or a table without that dtype
-            if isinstance(error, CannotTell) or _takes(session, trial.primals, dtype):
+            if isinstance(error, CannotTell) or takes(session, trial.primals, dtype):
                 raise
             refused.append(f"{dtype}: {first_line(error)}")
             continue
@@ -125,143 +120,6 @@ def _lost_by_autodiff(session, trial, dtype) -> set[str]:
         return set()  # it does not apply, as in a kernel
     judged = session.judge("precision", trial, dtype, theirs, outputs=False, remember=False)
     return {finding.leaf for finding in judged if not finding.ok}
-
-
-@named
-def shapes(session: Session) -> Iterator[Finding]:
-    """Other lengths: one, odd, none; where the function takes them, its derivative is right there too."""
-    dtype, tried = session.subject.dtype, 0
-    for i, (words, primals) in enumerate(_reshaped(session)):
-        try:
-            trial = session.trial(primals, words, 200 + i)
-            if beyond_the_end(session.local(primals, dtype).equations):
-                continue
-        except Exception:  # the function does not take arguments of these shapes
-            continue
-        try:
-            yield from session.judge("shapes", trial, dtype, once=True)
-            tried += 1
-        except CannotTell:
-            continue
-        except Exception as error:  # lengths that nobody asked for: to refuse them is no wrong gradient
-            if not _takes(session, primals, dtype):
-                continue
-            tried += 1
-            message = f"with {words} the derivative raises {type(error).__name__}: {first_line(error)}"
-            yield Finding(str(session.subject), "shapes", words, dtype, "abstained", message=message, example=words)
-    if not tried:
-        raise CannotTell("the function takes no other lengths than the example's")
-
-
-def _takes(session, primals, dtype) -> bool:
-    """Whether the function itself runs there."""
-    try:
-        local = session.local(primals, dtype)
-        with local.precision():
-            jax.block_until_ready(local.primal(*session.subject.cast(primals, dtype)))
-    except Exception:
-        return False
-    return True
-
-
-def _reshaped(session):
-    takes, thorough = session.takes, session.profile.thorough
-    made = list(other_lengths(session.subject.example, session.uses, takes, thorough))
-    none = [m for m in made if m[0].startswith("length 0 ")]
-    if thorough:
-        return [*(m for m in made if m not in none or not session.is_kernel), *_in_a_batch(session)]
-    if session.profile.name != "default":
-        return []
-    ones = [m for m in made if m[0].startswith("length 1 ")]
-    others = [m for m in made if m not in ones and m not in none]
-    if (
-        session.is_kernel
-    ):  # it reads no more than its blocks of what is longer, is slow, and may run for ever on nothing
-        return [*others, *ones[:3], *_in_a_batch(session)]
-    ones = [*ones[:3], *_spread(session)]
-    apart = set_apart(session.subject.example, session.subject.names, session.uses, takes)
-    return [*others, *apart, *ones, *none[:1], *_longer(session), *_in_a_batch(session)]
-
-
-def _longer(session):
-    """Longer than a block, unless the function grows with it as a loop of Python's does."""
-    local = session.local(session.subject.example, session.subject.dtype)
-
-    def made_of(primals):
-        with local.precision():
-            shapes = [np.shape(a) for a in primals]
-            functions = {session.subject, session.subject.traceable}
-            return [equation for f in functions for equation in equations(session.traced(shapes, f))]
-
-    def small(primals):
-        if any(np.size(a) > ELEMENTS for a in primals):
-            return False
-        try:
-            made = made_of(primals)
-        except Exception:  # the function does not take them
-            return False
-        largest = max((math.prod(out.aval.shape) for equation in made for out in equation.outvars), default=0)
-        shapes = [np.shape(a) for a in primals]
-        return len(made) <= 2 * len(known) and largest <= ELEMENTS and session.takes(shapes)
-
-    try:
-        known = made_of(session.subject.example)
-    except Exception:
-        return
-    primitives = [equation.primitive.name for equation in known]
-    yield from longer(session.subject.example, session.uses, primitives, small)
-
-
-def _in_a_batch(session):
-    """The example in a batch, where the function takes it for one: it gives of all what it gives of each."""
-    subject, dtype = session.subject, session.subject.dtype
-    for alone, words in ((False, "every array"), (True, "the arrays with most axes")):
-        lanes, axes = batch(subject.example, subject.differentiated, session.uses, session.seed, alone)
-        primals = tuple(a[0] if axis is None else np.stack(a) for axis, *a in zip(axes, *lanes, strict=True))
-        if not session.takes(map(np.shape, primals)):
-            continue
-        with contextlib.suppress(Exception):  # whatever a function says of what it does not take
-            each = zip(*(session.local(lane, dtype).plainly(lane) for lane in lanes), strict=True)
-            together = session.local(primals, dtype).plainly(primals)
-            if all(_alike(a, np.stack(b), dtype) for a, b in zip(together, each, strict=True)):
-                yield f"a batch of {len(lanes)} in front of {words}", primals
-                return
-
-
-def _spread(session):
-    """An argument that has a length 1 in the example has it elsewhere too, if it is spread over others (broadcast)."""
-    subject, dtype = session.subject, session.subject.dtype
-    example = subject.example
-
-    def with_one(i, a):
-        return *example[:i], a, *example[i + 1 :]
-
-    def outputs(primals):
-        return session.local(primals, dtype).plainly(primals)
-
-    def fits(primals):
-        bars = session.local(primals, dtype).by_hand[1][1]
-        return all(bar is None or bar.shape == np.shape(a) for a, bar in zip(primals, bars, strict=True))
-
-    for i, a in enumerate(example):
-        known = {n for j, other in enumerate(example) if j != i for n in np.shape(other)}
-        small = a
-        meant = subject.differentiated[i] and 1 in np.shape(a)
-        for axis in [axis for axis, n in enumerate(np.shape(a)) if meant and n > 1 and n in known]:
-            one = np.take(small, [0], axis)
-            with contextlib.suppress(Exception):  # whatever either has against it
-                narrow, wide = with_one(i, one), with_one(i, np.broadcast_to(one, np.shape(a)))
-                if fits(narrow) and all(_alike(*o, dtype) for o in zip(outputs(narrow), outputs(wide), strict=True)):
-                    small = one
-        if small is not a:
-            words = f"shape {np.shape(small)} for {np.shape(a)} in {subject.names[i]}"
-            yield words, with_one(i, small)
-
-
-def _alike(a, b, dtype) -> bool:
-    """Whether they are the same to half of their digits."""
-    a, b = (np.asarray(each, np.float64) for each in (a, b))
-    return a.shape == b.shape and bool(np.all(np.abs(a - b) <= np.sqrt(unit(dtype)) * scale(b)))
 
 
 @named

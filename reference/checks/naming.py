@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Iterator
 
+import jax
 import numpy as np
 
 from ..finding import Finding
@@ -44,3 +45,14 @@ def _keeps_float64(session) -> bool:
 def first_line(error) -> str:
     """The first line of what an error says."""
     return (str(error).strip().split("\n") or [""])[0][:400]
+
+
+def takes(session, primals, dtype) -> bool:
+    """Whether the function itself runs there."""
+    try:
+        local = session.local(primals, dtype)
+        with local.precision():
+            jax.block_until_ready(local.primal(*session.subject.cast(primals, dtype)))
+    except Exception:
+        return False
+    return True

@@ -8,7 +8,7 @@ import numpy as np
 from ..explaining import explained
 from ..finding import CannotTell, Finding
 from ..session import Session
-from ..trials.options import another
+from ..trials.options import others
 from . import definition
 from .naming import named
 
@@ -20,26 +20,50 @@ ASKED = (definition.truth, definition.values, definition.kinks)
 @named
 def options(session: Session) -> Iterator[Finding]:
     """The same with other static options: flags turned, numbers changed, where the function takes them."""
-    given, tried = list(session.subject.options()), 0
+    given, tried, wrong = list(session.subject.options()), 0, set()
     if not given:
         raise CannotTell("no argument is a static option: a flag, or a number that is no array")
     if session.failed:
         raise CannotTell("it is wrong with the options given")
-    rng = np.random.default_rng(session.seed)
     profile = dataclasses.replace(session.profile, values=VALUES, cotangents=2)
-    for name, place, value in given[:MOST]:
-        other = another(value, rng)
+    for changed in _each(given[:MOST], np.random.default_rng(session.seed)):
+        if wrong & set(changed):  # one value shows it
+            continue
         try:
-            variant = Session(session.subject.with_option(place, other), profile, session.seed)
-            _ = variant.local(variant.subject.example, variant.subject.dtype).by_hand
+            variant = Session(session.subject.with_options(changed), profile, session.seed)
+            if _has_less_room(variant, session):
+                continue
             found = [finding for check in ASKED for finding in check(variant)]
         except Exception:  # the function takes no such option, or its derivative none yet
             continue
         tried += 1
         session.variants.append(variant)
-        yield from _told(explained(variant, found), f"{name}={_short(other)}", f"{name}={_short(value)}")
+        wrong |= set(changed) if variant.failed else set()
+        before = ((name, value) for name, place, value in given if place in changed)
+        now = ((name, changed[place]) for name, place, _ in given if place in changed)
+        yield from _told(explained(variant, found), _words(now), _words(before))
     if not tried:
         raise CannotTell("the function takes no other options than those given")
+
+
+def _has_less_room(variant, session) -> bool:
+    """Whether an output is smaller than with the options given, and indices may lie beyond its end; traces it, too."""
+    primals, dtype = session.subject.example, session.subject.dtype
+    _ = variant.local(primals, dtype).by_hand
+    pairs = zip(variant.local(primals, dtype).outputs, session.local(primals, dtype).outputs, strict=False)
+    return any(np.size(now) < np.size(before) for now, before in pairs)
+
+
+def _each(given, rng) -> Iterator[dict]:
+    """By place: each option changed alone, then all at once."""
+    tried = [(place, other) for _, place, value in given for other in others(value, rng)]
+    yield from ({place: other} for place, other in tried)
+    if len(given) > 1:
+        yield dict(reversed(tried))  # of several the first
+
+
+def _words(options) -> str:
+    return ", ".join(f"{name}={_short(value)}" for name, value in options)
 
 
 def _told(findings, words, given) -> Iterator[Finding]:

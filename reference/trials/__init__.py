@@ -60,11 +60,20 @@ def _mixed(rng, shape, near):
 
 
 def _edges(rng, shape, near):
-    """Half of the numbers on edges, each edge as often as any other."""
+    """Half of the numbers on edges, or more if edges are many: each as often as any other, those next to zero first."""
     drawn = rng.normal(size=shape).reshape(-1)
-    places = rng.permutation(drawn.size)[: (drawn.size + 1) // 2]
-    drawn[places] = np.resize(rng.permutation(near), places.size)
+    places = rng.permutation(drawn.size)[: max((drawn.size + 1) // 2, len(near))]
+    drawn[places] = np.resize(near[np.argsort(np.abs(near), kind="stable")], places.size)
     return drawn.reshape(shape)
+
+
+def _one_of_each_row(rng, shape, near):
+    """All others zero: a quaternion that turns nothing, a point on an axis."""
+    made = np.zeros(shape)
+    if made.size:
+        rows = made.reshape(-1, shape[-1])
+        rows[np.arange(len(rows)), rng.integers(shape[-1], size=len(rows))] = rng.normal(size=len(rows))
+    return made
 
 
 def _between_edges(rng, shape, near):
@@ -86,6 +95,7 @@ VALUES = {
     "fresh": lambda rng, shape, near: rng.normal(size=shape),
     "ties": _tied,
     "zeros": _zeros,
+    "one number in each row": _one_of_each_row,
     "nothing but zeros": lambda rng, shape, near: np.zeros(shape),
     "equal rows": _equal_rows,
     "alike": lambda rng, shape, near: rng.normal(size=shape),  # arguments of one shape: see `_alike`
@@ -106,7 +116,7 @@ VALUES = {
     "missing": lambda rng, shape, near: np.where(rng.random(shape) < 0.3, np.nan, rng.normal(size=shape)),
 }
 AT_EDGES = ("edges", "nothing but edges", "ends", "marks")
-KINKED = ("ties", "zeros", "nothing but zeros", "equal rows", "alike", *AT_EDGES)
+KINKED = ("ties", "zeros", "one number in each row", "nothing but zeros", "equal rows", "alike", *AT_EDGES)
 CLOSER = 2.0**-12  # how far arguments are apart that are nearly the same
 CLOSEST, CLOSE = 20, 8  # powers of two between which the distances to an end lie
 

@@ -30,12 +30,14 @@ ELEMENTS = 2**16  # of an array, or of one inside of the function: longer ones a
 TRIES = 40  # of lengths to be told apart
 
 
-def other_lengths(primals, uses, takes: Callable, thorough: bool = False) -> Iterator[tuple[str, tuple]]:
-    """(words, primals) with lengths of the example replaced wherever they occur.
+def other_lengths(
+    primals, uses, takes: Callable, thorough: bool = False, fixed=frozenset()
+) -> Iterator[tuple[str, tuple]]:
+    """(words, primals) with lengths of the example replaced wherever they occur, but for those that are fixed.
 
     takes  whether the function takes arguments of certain shapes
     """
-    lengths = _lengths(primals)
+    lengths = _lengths(primals, fixed)
     for length in lengths:
         yield from replaced(primals, uses, {length: 1}, f"length 1 for {length}")
     if len(lengths) > 1:
@@ -56,8 +58,8 @@ def other_lengths(primals, uses, takes: Callable, thorough: bool = False) -> Ite
         yield from replaced(primals, uses, {length: 0}, f"length 0 for {length}")
 
 
-def _lengths(primals):
-    return sorted({n for a in primals for n in np.shape(a) if n > 0}, reverse=True)
+def _lengths(primals, fixed=frozenset()):
+    return sorted({n for a in primals for n in np.shape(a) if n > 0} - fixed, reverse=True)
 
 
 def _odd(lengths, known=None):
@@ -105,13 +107,13 @@ def shorter(primals, uses, takes: Callable) -> Iterator[tuple]:
                 yield made
 
 
-def longer(primals, uses, primitives, small: Callable) -> Iterator[tuple[str, tuple]]:
+def longer(primals, uses, primitives, small: Callable, fixed=frozenset()) -> Iterator[tuple[str, tuple]]:
     """The greatest lengths, one after the other, longer than most blocks, beside odd ones.
 
     primitives  what the function is made of
     small       whether the function takes certain arguments, and stays small at them
     """
-    found, lengths = set(primitives), _lengths(primals)
+    found, lengths = set(primitives), _lengths(primals, fixed)
     tried = (SHORTEST,) if SLOW & found else (SHORTER,) if GROWING & found else LONG
     for long in [n for n in lengths if 1 < n < tried[0]][:IN_TURN]:
         made = (
