@@ -36,10 +36,11 @@ LENGTHS = {
     "is not a multiple of 4": lambda n: jnp.arange(n) < n // 4 * 4,
     "is over 16": lambda n: jnp.arange(n) < 16,
     "is even": lambda n: jnp.arange(n) < n - (n % 2 == 0),
+    "is under 3": lambda n: jnp.arange(n) < n * (n >= 3),
 }
 
 
-@pytest.mark.parametrize(("words", "given"), list(zip(LENGTHS, (8, 9, 7), strict=True)))
+@pytest.mark.parametrize(("words", "given"), list(zip(LENGTHS, (8, 9, 7, 8), strict=True)))
 def test_the_lengths_at_which_it_is_wrong_are_said_as_a_rule(words, given):
     assert f"wrong where the length of axis 0 of x {words}: nothing flows back" in said(heard(LENGTHS[words]), (given,))
 

@@ -3,6 +3,7 @@
 import dataclasses
 from collections.abc import Callable, Iterable
 
+FEW = 9  # lengths below which every one may be where it begins
 ASKED = 12  # lengths at which it is tried to tell one rule from another
 LONGEST = 130  # of those
 BLOCKS = (2, 3, 4, 5, 6, 8, 16, 32, 64, 128)
@@ -60,13 +61,16 @@ class Rule:
 def rules(given: int, bad: bool) -> list[Rule]:
     """What is right, or wrong, at the length that was given, the likeliest first."""
     blocks = [Rule(f"{{}} is {_not_a_multiple(b)}", lambda n, b=b: n % b != 0) for b in BLOCKS]
-    ends = sorted({given, *BLOCKS, 100})
+    ends, starts = sorted({given, *BLOCKS, 100}), (given, *range(min(given, FEW) - 1, 2, -1))
     found = [
         Rule("{} is 1", lambda n: n == 1),
         *blocks,
         Rule("{} is even", lambda n: n % 2 == 0),
         *(Rule(f"{{}} is over {end}", lambda n, end=end: n > end) for end in ends),
-        Rule(f"{{}} is under {given}", lambda n: n < given),
+        *(
+            Rule(f"{{}} is under {end}", lambda n, end=end: n < end)
+            for end in (given, *range(min(given, FEW) - 1, 2, -1))
+        ),
         Rule(f"{{}} is not {given}", lambda n: n != given),
     ]
     return [rule for rule in found if rule.wrong(given) == bad]
