@@ -36,7 +36,7 @@ LENGTHS = {
     "is not a multiple of 4": lambda n: jnp.arange(n) < n // 4 * 4,
     "is over 16": lambda n: jnp.arange(n) < 16,
     "is even": lambda n: jnp.arange(n) < n - (n % 2 == 0),
-    "is under 3": lambda n: jnp.arange(n) < n * (n >= 3),
+    "is under 3": lambda n: jnp.arange(n) < n - (n < 3),
 }
 
 

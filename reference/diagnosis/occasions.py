@@ -67,10 +67,7 @@ def rules(given: int, bad: bool) -> list[Rule]:
         *blocks,
         Rule("{} is even", lambda n: n % 2 == 0),
         *(Rule(f"{{}} is over {end}", lambda n, end=end: n > end) for end in ends),
-        *(
-            Rule(f"{{}} is under {end}", lambda n, end=end: n < end)
-            for end in (given, *range(min(given, FEW) - 1, 2, -1))
-        ),
+        *(Rule(f"{{}} is under {end}", lambda n, end=end: n < end) for end in starts),
         Rule(f"{{}} is not {given}", lambda n: n != given),
     ]
     return [rule for rule in found if rule.wrong(given) == bad]
