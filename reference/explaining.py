@@ -97,6 +97,9 @@ PRECISE = ("not_finite", "cancellation", "structure")  # kinds that say more tha
 BENDS = ("ignores_cotangent", "not_finite", "cancellation", "dtype")  # what is not linear in the cotangent, and why
 
 
+FAR_OUT = ("tiny", "minute", "mixed sizes", "large", "huge", "wide")
+
+
 def _explain(session, failures: list[Failed], until):
     """The first explanation that the simplest failures of one leaf have, and where alone it fails, if it does."""
     # One element of a cotangent shows where it goes, and little else.
@@ -105,7 +108,8 @@ def _explain(session, failures: list[Failed], until):
 
     def plainness(failed):
         narrow = failed.dtype not in own, failed.dtype != "float64"
-        return _rank(failed.finding.check), *narrow, _is_alike(failed.trial), -failed.finding.ratio
+        beside = failed.trial.words in FAR_OUT  # where what is wrong is little beside what blows up
+        return beside, _rank(failed.finding.check), *narrow, _is_alike(failed.trial), -failed.finding.ratio
 
     plain = sorted(dense, key=plainness)
     simplest = list({(f.finding.check, f.dtype): f for f in reversed(plain)}.values())[::-1][:EXPLAINED]

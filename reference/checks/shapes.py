@@ -11,12 +11,14 @@ from ..allowance import scale, unit
 from ..finding import CannotTell, Finding
 from ..session import Session
 from ..tracing.interpreter import equations
+from ..tracing.widening import kind
 from ..trials import batch
 from ..trials.bounds import beyond_the_end
 from ..trials.lengths import ELEMENTS, longer, other_lengths, replaced, set_apart
 from .naming import first_line, named, takes
 
 MORE = 3  # places that an array is longer by, to see whether they are read
+FILLINGS = (0.5, -1000.0, 1000.0)  # by whatever stands there
 
 
 @named
@@ -72,20 +74,30 @@ def _unread(session) -> set[int]:
 
 
 def _reads_no_more(session, length) -> bool:
+    """Whether whatever stands there leaves every output as it is."""
     subject, dtype = session.subject, session.subject.dtype
-    for words, primals in replaced(subject.example, session.uses, {length: length + MORE}, f"beyond {length}"):
+    for _, primals in replaced(subject.example, session.uses, {length: length + MORE}, f"beyond {length}"):
         try:
-            bars = session.measured(session.trial(primals, words, 299), dtype).truth[1]
+            local = session.local(primals, dtype)
+            first, *others = (local.plainly(_filled(subject.example, primals, length, n)) for n in FILLINGS)
         except Exception:  # the function does not take it
             return False
-        longer_axes = [
-            np.take(bar, range(length, length + MORE), axis)
-            for a, bar in zip(subject.example, bars, strict=True)
-            for axis, n in enumerate(np.shape(a))
-            if n == length and bar is not None
-        ]
-        return bool(longer_axes) and not any(map(np.any, longer_axes))
+        return all(np.array_equal(a, b, equal_nan=True) for other in others for a, b in zip(first, other, strict=True))
     return False
+
+
+def _filled(example, primals, length, number) -> tuple:
+    """The primals with one number at all places that the example has not."""
+
+    def one(a, longer):
+        if kind(longer.dtype) != "float":
+            return longer
+        known = tuple(slice(0, n) if n == length else slice(None) for n in np.shape(a))
+        made = np.full_like(longer, number)
+        made[known] = longer[known]
+        return made
+
+    return tuple(map(one, example, primals))
 
 
 def _reshaped(session, fixed=frozenset()):
