@@ -126,6 +126,29 @@ def test_it_is_said_in_these_words(words):
     assert words in said(WORDS[words], (6,), checks=("truth",))
 
 
+def test_a_sum_along_another_axis_is_said():
+    def backward(kept, y_bar):
+        y = jax.nn.softmax(*kept)
+        return (y * (y_bar - jnp.sum(y * y_bar, axis=0, keepdims=True)),)
+
+    found = said(by_hand(lambda x: jax.nn.softmax(x), backward), (4, 6), checks=("truth",))
+    assert "right with the sum in `jnp.sum(y * y_bar, axis=0, keepdims=True)` over axis 1 in place of axis 0" in found
+
+
+def test_a_product_with_a_stale_state_names_it():
+    def twice(x, h, w):
+        return jnp.tanh(x + jnp.tanh(x + h @ w) @ w)
+
+    def backward(kept, y_bar):
+        x, h, w = kept
+        first = jnp.tanh(x + h @ w)
+        second_bar = y_bar * (1 - twice(*kept) ** 2)
+        first_bar = (second_bar @ w.T) * (1 - first**2)
+        return second_bar + first_bar, first_bar @ w.T, h.T @ second_bar + h.T @ first_bar
+
+    assert "with its other operand replaced by h" in said(by_hand(twice, backward), (2, 3), (2, 3), (3, 3))
+
+
 def test_kinds_of_values_are_told_in_few_words():
     assert of_values(["ties", "zeros", "nothing but zeros", "edges"]) == "wrong only at ties and zeros"
     assert of_values(["zeros", "fresh", "wide"]) == "right at the values given, wrong at others"

@@ -297,7 +297,7 @@ def _through(use: Use, bench: Bench) -> list:
                         found.append(
                             (
                                 f"with its other operand {text}",
-                                "permuted" if "another" not in text else "wrong_residual",
+                                "wrong_residual" if text.startswith("replaced") else "permuted",
                                 bar,
                             )
                         )
@@ -307,7 +307,22 @@ def _through(use: Use, bench: Bench) -> list:
 def _same_shape(value, bench):
     for other in bench.arrays:
         if other.shape == value.shape and not np.array_equal(other, value):
-            yield "replaced by another value of its shape", other
+            yield f"replaced by {_told(other, bench)}", other
+
+
+def _told(array, bench) -> str:
+    """An argument by its name, the output, or the result of an equation."""
+    values, _, outs = bench.values
+
+    def is_it(other):
+        return np.shape(other) == array.shape and np.array_equal(other, array)
+
+    names = (name for name, a in zip(bench.failure.names, bench.primals, strict=False) if is_it(a))
+    results = (
+        f"the result of {words.operation(use)}" for use in bench.graph.uses if is_it(values.get((use.path, "y"), ()))
+    )
+    output = ["the output"] if any(map(is_it, outs)) else []
+    return next(itertools.chain(names, output, results), "another value of its shape")
 
 
 def _masked(out):
