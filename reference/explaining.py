@@ -49,7 +49,10 @@ def explained(session, findings) -> list[Finding]:
         explanation = said[finding.leaf]
         return dataclasses.replace(finding, diagnosis=str(explanation), fault=explanation.kind)
 
-    return list(map(one, findings))
+    found = list(map(one, findings))
+    if any(finding.diagnosis for finding in found):
+        return found
+    return [dataclasses.replace(f, diagnosis=f.message) if f.verdict == "wrong" and f.fault else f for f in found]
 
 
 def _said(session, leaf, failures, findings, until):

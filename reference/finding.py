@@ -59,7 +59,7 @@ class Finding:
         if self.verdict == "right":
             return f"{head}is right [{self.check}]: {self.ulps:.3g} ulps off, {self.ratio:.2g} of what is allowed"
         lines = [f"{head}is wrong [{self.check}]: {self.message or self._distance()}"]
-        if self.diagnosis:
+        if self.diagnosis and self.diagnosis != self.message:
             lines.append(f"  {self.diagnosis}")
         if self.index is not None:
             lines.append(f"  worst at {list(self.index)}: got {self.got:.9g}, expected {self.expected:.9g}")

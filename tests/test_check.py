@@ -259,6 +259,7 @@ def test_a_fault_fails_the_check_that_is_for_it(name):
     assert failing(result) == {name, *also}, result
     assert str(result).startswith(f"{result.subject}: the derivative is WRONG")
     assert result.diagnosis in result.failures
+    assert result.diagnosis.diagnosis
 
 
 @pytest.mark.parametrize("name", ["truth", "values", "kinks"])

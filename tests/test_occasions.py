@@ -37,10 +37,11 @@ LENGTHS = {
     "is over 16": lambda n: jnp.arange(n) < 16,
     "is even": lambda n: jnp.arange(n) < n - (n % 2 == 0),
     "is under 3": lambda n: jnp.arange(n) < n - (n < 3),
+    "is over 11": lambda n: jnp.arange(n) < 11,
 }
 
 
-@pytest.mark.parametrize(("words", "given"), list(zip(LENGTHS, (8, 9, 7, 8), strict=True)))
+@pytest.mark.parametrize(("words", "given"), list(zip(LENGTHS, (8, 9, 7, 8, 9), strict=True)))
 def test_the_lengths_at_which_it_is_wrong_are_said_as_a_rule(words, given):
     assert f"wrong where the length of axis 0 of x {words}: nothing flows back" in said(heard(LENGTHS[words]), (given,))
 
@@ -54,6 +55,7 @@ def test_the_rule_is_told_where_the_example_is_among_the_wrong_ones():
 def test_of_two_rules_that_fit_neither_is_said():
     assert of_length(8, False, lambda n: None) is None
     assert of_length(8, False, lambda n: n in (9, 10, 12)) is None
+    assert of_length(3, True, lambda n: n < 5) is None  # no multiple of 8 is among these
 
 
 @pytest.mark.parametrize("factor", [3, 9])
@@ -105,7 +107,22 @@ def on_the_host(turn, x):
     return jax.pure_callback(product, jax.ShapeDtypeStruct(x.shape, x.dtype), x)
 
 
+def decayed(x):
+    return jnp.sum((1 - jnp.exp(-1.7 * (x - 1))) ** 2)
+
+
+def without_its_rate(kept, y_bar):
+    e = jnp.exp(-1.7 * (kept[0] - 1))
+    return (y_bar * 2 * (1 - e) * e,)
+
+
 WORDS = {
+    "by -1.7 in `-1.7 * (x - 1)` is left out of the backward pass: off by a factor of 0.588235": by_hand(
+        decayed, without_its_rate
+    ),
+    "another function's derivative: 6 of 6": by_hand(  # and no factor, of which any would fit a single output
+        lambda x: jax.nn.logsumexp(jnp.sin(x)), lambda kept, y_bar: (y_bar * jnp.cosh(kept[0] * kept[0][::-1]),)
+    ),
     "a part of it does not depend on the cotangent: where that is zero, it is": by_hand(
         sine, lambda kept, y_bar: (y_bar * jnp.cos(*kept) + 1 / (1 + kept[0] ** 2),)
     ),
@@ -173,3 +190,18 @@ def test_a_reproduction_calls_no_smooth_point_a_kink():
     text = check(by_hand(scaled, backward), x, g, truth=plain, checks=("truth",)).diagnosis.reproduction
     assert "expected" in text
     assert "kink" not in text
+
+
+def test_a_reproduction_does_not_end_where_nothing_has_a_derivative():
+    def distance(x):
+        return jnp.sum(jnp.linalg.norm(x[1:] - x[:-1], axis=1))
+
+    def backward(kept, y_bar):
+        d = kept[0][1:] - kept[0][:-1]
+        flow = 1.5 * y_bar * d / jnp.linalg.norm(d, axis=1, keepdims=True)
+        return (jnp.pad(flow, ((1, 0), (0, 0))) - jnp.pad(flow, ((0, 1), (0, 0))),)
+
+    x = jax.random.normal(jax.random.key(0), (5, 3))
+    found = check(by_hand(distance, backward), x, checks=("truth",)).diagnosis
+    assert found.reproduction
+    assert "nan" not in found.reproduction

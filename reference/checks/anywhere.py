@@ -127,7 +127,7 @@ def vmap(session: Session) -> Iterator[Finding]:
         over = "all arguments" if len(way) == len(floats) else session.subject.names[way[0]]
         for k, trial in enumerate(trials):
             lane = tuple(o[k] for o in out), tuple(None if b is None else b[k] for b in bars)
-            yield from _transformed(session, "vmap", trial, dtype, lane, f"wrong under vmap over {over} alone")
+            yield from _transformed(session, "vmap", trial, dtype, lane, f"wrong only under vmap over {over}")
 
 
 def _must_be_mapped(session, stacked, way, error):
@@ -172,7 +172,8 @@ def alone(session: Session) -> Iterator[Finding]:
         cast = session.subject.cast(trial.primals, dtype)
         bars = compiled(each)(cast, local.cast_outputs(trial.cotangent))
     answer = session.answer(trial, dtype)[0], bars
-    yield from _transformed(session, "alone", trial, dtype, answer, "wrong where it alone is differentiated")
+    message = "wrong only where no other argument is differentiated"
+    yield from _transformed(session, "alone", trial, dtype, answer, message)
 
 
 def _of_one_output(session):
@@ -199,7 +200,7 @@ def _of_one_output(session):
         answer = session.answer(base, dtype)[0], bars
         name = session.subject.output_names(len(base.cotangent))[j]
         yield from _transformed(
-            session, "alone", trial, dtype, answer, f"wrong where of the outputs {name} alone is used"
+            session, "alone", trial, dtype, answer, f"wrong only where of the outputs no other than {name} is used"
         )
 
 
@@ -229,7 +230,7 @@ def nested(session: Session) -> Iterator[Finding]:
     with local.precision(), jax.default_matmul_precision("highest"):
         results = compiled(lambda p, c: {name: inside(way, p, c) for name, way in ways.items()})(cast, cotangent)
     for name, answer in results.items():
-        yield from _transformed(session, "nested", trial, dtype, answer, f"wrong inside {name} alone")
+        yield from _transformed(session, "nested", trial, dtype, answer, f"wrong only inside {name}")
 
 
 @named
@@ -250,4 +251,4 @@ def sharded(session: Session) -> Iterator[Finding]:
     with local.precision(), jax.default_matmul_precision("highest"):
         cast = tuple(map(place, session.subject.cast(trial.primals, dtype)))
         answer = jax.jit(local.pullback)(cast, tuple(map(place, local.cast_outputs(trial.cotangent))))
-    yield from _transformed(session, "sharded", trial, dtype, answer, "wrong when sharded over devices alone")
+    yield from _transformed(session, "sharded", trial, dtype, answer, "wrong only when sharded over devices")

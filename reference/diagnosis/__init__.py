@@ -46,7 +46,7 @@ def diagnose(failure: Failure, seconds: float = SECONDS) -> Explanation | None:
     with np.errstate(all="ignore"):  # what is tried may overflow; nothing is said that does not fit
         found = _where_alone(failure) if failure.particular else None
         found = found or _of(AT_A_GLANCE, failure)
-        if found and found.kind == "factor" and failure.definition is not None and seconds > 0:
+        if found and found.kind == "factor" and seconds > 0:
             return _left_out(failure) or found
         return found or _with_the_definition(failure, seconds)
 
@@ -83,8 +83,8 @@ def _left_out(failure):
     from . import constants
     from .bench import bench_of
 
-    bench = bench_of(failure)
-    return bench and constants.left_out(bench)
+    bench = failure.definition and bench_of(failure)
+    return constants.left_out(bench) if bench else None
 
 
 def _with_the_definition(failure, seconds):
@@ -116,7 +116,7 @@ def _with_the_definition(failure, seconds):
         return found or bent
     return (
         of(residuals.ignored)
-        or arrays.any_factor(failure)
+        or arrays.any_factor(failure, lambda: of(constants.left_out))
         or of(paths.one_use, transposes.summed, paths.two_uses)
         or _of((repairs.Repairs.simple,), mended, until)
         or of(

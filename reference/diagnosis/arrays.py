@@ -110,8 +110,8 @@ def _lengths(failure):
     return [np.shape(a) for a in failure.primals]
 
 
-def any_factor(failure: Failure):
-    """A factor without a name."""
+def any_factor(failure: Failure, constant):
+    """A factor without a name, unless the `constant` of the definition explains it that is left out."""
     found = _ratio(failure)
     if found is None or np.iscomplexobj(failure.truth):
         return None
@@ -121,7 +121,7 @@ def any_factor(failure: Failure):
         if not _everywhere(failure, found):
             return Explanation("factor", f"{text}, and by another one at other values: it depends on the arguments")
         why = "a constant has too few digits" if close else "a constant was dropped or repeated"
-        return Explanation("factor", f"{text}: {why}")
+        return constant() or Explanation("factor", f"{text}: {why}")
     return None
 
 

@@ -20,6 +20,8 @@ ROOTS = {"sqrt": lambda y, eps: y + eps, "rsqrt": lambda y, eps: 1 / (1 / y + ep
 def other_constant(bench: Bench):
     """The gradient of the definition with one of its constants changed."""
     graph = bench.graph
+    if not np.any(bench.failure.truth):  # what is zero throughout, some constant makes anything
+        return None
     places = list(graph.literals)
     values = np.asarray([graph.literals[place] for place in places])
     rows, told = [], []
@@ -72,7 +74,9 @@ def left_out(bench: Bench):
             slope = 1 / float(value[0]) if divides else float(value[0])
             code = f" in `{use.line.code}`" if use.line else ""
             said = f"the {'division' if divides else 'multiplication'} by {value[0]:.6g}{code} is "
-            changes += [(use, 1 / slope, f"{said}left out of"), (use, slope, f"{said}there twice in")]
+            # Its sign may have been kept all the same.
+            factors = ((1 / slope, "left out of"), (slope, "there twice in"), (1 / abs(slope), "left out of"))
+            changes += [(use, factor, f"{said}{where}") for factor, where in dict.fromkeys(factors)]
     effect = paths.effects(bench)[0] if changes else None
     for leaves in bench.sets:
         for use, factor, said in changes:

@@ -123,12 +123,13 @@ def scaled(bench: Bench):
         factors = np.where(np.isfinite(factors), factors, 1.0)
         if jacobian.near(factors * true, taken).all():
             silent = ~np.any(true, axis).reshape(shape)
-            return _of_factors(jacobian, factors.reshape(shape), what, silent)
+            free = np.count_nonzero(true, axis).max() == 1  # some factor fits whatever stands there
+            return _of_factors(jacobian, factors.reshape(shape), what, silent, free)
     return None
 
 
-def _of_factors(jacobian, factors, what, silent):
-    """Words for factors of which not all are one; `silent` are those that would not show."""
+def _of_factors(jacobian, factors, what, silent, free):
+    """Words for factors of which not all are one; `silent` are those that would not show, `free` if any would fit."""
     resolution = _resolution(jacobian)
     wrong = np.abs(factors - 1) > resolution
     told = None if (wrong | silent).all() else places.place(wrong)
@@ -137,16 +138,15 @@ def _of_factors(jacobian, factors, what, silent):
         return Explanation("located", f"{what} is not heard {told[1]}") if heard else None
     named = [_fraction(float(f), resolution) for f in np.sort(factors[wrong].ravel())]
     named = list(dict.fromkeys(named))
-    pointwise = max(np.count_nonzero(jacobian.true, axis=k).max() for k in (0, 1)) == 1
     whole = np.all((jacobian.true == 0) | jacobian.near(np.abs(jacobian.true), 1))  # what is moved, and not computed
     if named == ["2"] and whole:
         return Explanation("counted_twice", f"{what} is counted twice{f' {told[1]}' if told else ''}")
-    if all(named) and (not pointwise or len(named) == 1):
+    if all(named) and (not free or len(named) == 1):
         said = f"{what} is off by a factor of {', '.join(named[:4])}{', …' if len(named) > 4 else ''}"
         if told and len(named) == 1:
             return Explanation("located", f"{said} {told[1]} alone")
         return Explanation("factor", f"{said}, not the same at every place")
-    if pointwise:
+    if free:
         return None
     worst = np.unravel_index(np.argmax(np.abs(factors - 1)), factors.shape)
     text = f"{what} is multiplied by one function too many or too few: off by a factor of {factors[worst]:.4g}"

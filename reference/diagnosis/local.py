@@ -198,7 +198,8 @@ def another_function(bench: Bench):
         return None
     if own := _another_slope(bench):
         return own
-    judged, best = [bench, *bench.others], None
+    numbers = sum(np.size(bar) for bar in jax.tree.leaves(bench.cotangent))
+    judged, best = [bench, *bench.others][:numbers], None  # more cotangents than that say nothing new
     uses = [use for use in bench.graph.free if use.primitive in POINTWISE and not use.round]
     for use in sorted(uses, key=lambda u: (u.primitive in LINEAR, -u.index)):
         size = math.prod(use.shape)

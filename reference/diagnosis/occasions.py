@@ -52,25 +52,39 @@ def of_values(kinds: Iterable[str]) -> str:
 
 @dataclasses.dataclass(frozen=True)
 class Rule:
-    """For which lengths it is wrong, all else as given: words with {} for the length, a test."""
+    """For which lengths it is wrong, all else as given: words with {} for the length, a test.
+
+    sure   lengths that tell it from what no rule here says
+    moved  the rule whose edge comes after another length, of one that has an edge
+    """
 
     words: str
     wrong: Callable[[int], bool]
+    sure: tuple[int, ...] = ()
+    moved: Callable[[int], "Rule"] | None = None
 
 
 def rules(given: int, bad: bool) -> list[Rule]:
     """What is right, or wrong, at the length that was given, the likeliest first."""
-    blocks = [Rule(f"{{}} is {_not_a_multiple(b)}", lambda n, b=b: n % b != 0) for b in BLOCKS]
+    blocks = [Rule(f"{{}} is {_not_a_multiple(b)}", lambda n, b=b: n % b != 0, sure=(2 * b, 2 * b + 1)) for b in BLOCKS]
     ends, starts = sorted({given, *BLOCKS, 100}), (given, *range(min(given, FEW) - 1, 2, -1))
     found = [
         Rule("{} is 1", lambda n: n == 1),
         *blocks,
         Rule("{} is even", lambda n: n % 2 == 0),
-        *(Rule(f"{{}} is over {end}", lambda n, end=end: n > end) for end in ends),
-        *(Rule(f"{{}} is under {end}", lambda n, end=end: n < end) for end in starts),
+        *map(_over, ends),
+        *map(_under, starts),
         Rule(f"{{}} is not {given}", lambda n: n != given),
     ]
     return [rule for rule in found if rule.wrong(given) == bad]
+
+
+def _over(end) -> Rule:
+    return Rule(f"{{}} is over {end}", lambda n: n > end, moved=_over)
+
+
+def _under(start) -> Rule:
+    return Rule(f"{{}} is under {start}", lambda n: n < start, moved=lambda last: _under(last + 1))
 
 
 def _not_a_multiple(block) -> str:
@@ -94,8 +108,30 @@ def of_length(given: int, bad: bool, ask: Callable[[int], bool | None]) -> tuple
     if len(left) == 1 and not any(known.values()):
         n = min((n for n in range(1, LONGEST + 1) if left[0].wrong(n)), key=lambda n: (n < given, n), default=given)
         known[n] = ask(n)
+    rule = _made_sure(left[0], known, ask) if left else None
     wrong = [n for n, bad in known.items() if bad]
     right = [n for n, bad in known.items() if bad is False]
-    if not left or not wrong or (len(right) < 2 and f"not {given}" not in left[0].words):
+    if rule is None or not wrong or (len(right) < 2 and f"not {given}" not in rule.words):
         return None
-    return left[0].words, min(wrong, key=lambda n: (n < given, abs(n - given)))
+    return rule.words, min(wrong, key=lambda n: (n < given, abs(n - given)))
+
+
+def _made_sure(rule, known, ask) -> Rule | None:
+    """The rule where it holds further, with its edge between a length that is right and the next, that is wrong."""
+    if rule.moved is None:
+        for n in (n for n in rule.sure if n not in known and n <= LONGEST):
+            known[n] = ask(n)
+        return rule if all(bad in (None, rule.wrong(n)) for n, bad in known.items()) else None
+    edge = next(n for n in range(1, LONGEST + 1) if rule.wrong(n) != rule.wrong(n + 1))
+    for n in {edge, edge + 1} - known.keys():
+        known[n] = ask(n)
+    here = rule.wrong(1)
+    low = max((n for n, bad in known.items() if bad is here), default=0)
+    high = min((n for n, bad in known.items() if bad is (not here)), default=0)
+    while 0 < low < high - 1:
+        middle = (low + high) // 2
+        known[middle] = ask(middle)
+        if known[middle] is None:  # of the lengths that are to be had none lies between, as far as is seen
+            return rule if low <= edge < high else None
+        low, high = (middle, high) if known[middle] is here else (low, middle)
+    return rule.moved(low) if 0 < low < high else None

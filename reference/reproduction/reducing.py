@@ -8,6 +8,7 @@ nothing is measured where what came is right beyond doubt.
 import copy
 import dataclasses
 import itertools
+import math
 import time
 from collections.abc import Callable
 
@@ -97,7 +98,8 @@ class _Search:
             list(scratch.judge(before.check, trial, dtype, answer, outputs=outputs, once=before.fault != "kink"))
         except CannotTell:
             return []
-        return scratch.failed
+        # Where a number stands beside a number, no division of zero by zero may take its place.
+        return [f for f in scratch.failed if not _is_number(before) or _is_number(f.finding)]
 
     # --- lengths -----------------------------------------------------------------------------------------------------
 
@@ -247,6 +249,10 @@ class _Search:
         if not keeps(before, primals[place]):
             return False
         return self.try_trial(dataclasses.replace(self.best.trial, primals=tuple(primals)))
+
+
+def _is_number(finding):
+    return finding.got is not None and math.isfinite(finding.got) and math.isfinite(finding.expected)
 
 
 SIMPLEST = (
