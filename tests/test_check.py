@@ -305,6 +305,16 @@ def test_a_maximum_held_constant_is_differentiated_twice_without_a_warning():
     assert result.ok, str(result)
 
 
+def test_the_second_derivative_is_tried_at_zeros_too():
+    def spliced(kept, y_bar):
+        others = jnp.prod(jnp.where(jnp.eye(4, dtype=bool), 1, *kept), axis=1)
+        return (y_bar * jnp.where(jnp.sum(kept[0] == 0) > 1, 0, others),)
+
+    result = check(made(lambda x: jnp.prod(x), spliced), X, checks=("truth", "values", "kinks", "second_order"))
+    assert failing(result) == {"second_order"}
+    assert result.diagnosis.example == "zeros"
+
+
 @pytest.mark.parametrize(("for_ids", "ok"), [(lambda g: None, True), (lambda g: 0 * g, True), (lambda g: g, False)])
 def test_floats_for_integers_are_found_though_jax_drops_them(for_ids, ok):
     rows = jax.custom_vjp(lambda table, ids: table[ids])

@@ -82,6 +82,13 @@ def test_options_that_the_function_refuses_are_passed_over():
     assert "no argument is a static option" in judged(jnp.sin, X, checks=("options",)).findings[0].message
 
 
+def test_an_option_that_stops_all_says_nothing():
+    def solved(x, step):
+        return jax.lax.fori_loop(0, 60, lambda _, y: y - step * (y - x / 2), jnp.zeros_like(x))
+
+    assert judged(with_option(solved, lambda step, x, g: (g / 2,)), X, 0.7, checks=("truth", "options")).ok
+
+
 # --- values that arguments have together ------------------------------------------------------------------------------
 
 

@@ -13,6 +13,7 @@ from ..session import Session
 from ..subject import Subject
 from ..tracing.interpreter import settles
 from ..tracing.widening import kind
+from ..trials import other_values
 from .naming import dtypes, first_line, named
 
 
@@ -51,7 +52,36 @@ def second_order(session: Session) -> Iterator[Finding]:
         answer = inner.answer(at, dtype)
     except Exception as error:
         raise CannotTell(f"the backward pass cannot be differentiated: {first_line(error)}") from None
-    for finding in inner.judge("second_order", at, dtype, answer, outputs=False, once=True):
+    yield from _of_second_order(inner.judge("second_order", at, dtype, answer, outputs=False, once=True), session)
+    for at in _among_zeros(session, dtype):
+        both = inner.trial((*at.primals, *trial.cotangent), at.words, 12)
+        answer = inner.answer(both, dtype)
+        if all(np.isfinite(bar).all() for bar in jax.tree.leaves(answer[1])):
+            found = inner.judge("second_order", both, dtype, answer, outputs=False, once=True)
+            yield from _of_second_order(found, session)
+        else:  # as where what it calls, an SVD of a matrix that is short of a rank, has a derivative and no second one
+            message = "the backward pass, differentiated, is not finite at some zeros"
+            yield Finding(str(session.subject), "second_order", "", dtype, "abstained", message=message)
+
+
+ZEROS = 4  # draws of which some numbers are zero: there a derivative is often put together from parts
+
+
+def _among_zeros(session, dtype):
+    """Trials with zeros in them at which nothing kinks; of what repeats its steps, fewer digits are known there."""
+    if not session.profile.values or session.repeats or session.searches:
+        return
+    example, chosen = session.subject.example, session.subject.differentiated
+    for k in range(ZEROS):
+        at = session.trial(other_values(example, chosen, "zeros", seed=session.seed + k, uses=session.uses), "zeros")
+        found = list(session.judge("kinks", at, dtype, outputs=False, remember=False))
+        if all(finding.ok for finding in found) and (id(at), dtype) not in session.kinked:
+            yield at
+
+
+def _of_second_order(findings, session):
+    """Findings about the derivative's derivative, put down to the subject."""
+    for finding in findings:
         wrong = {"message": "the backward pass, differentiated, is not the second derivative", "fault": "transform"}
         yield dataclasses.replace(
             finding, subject=str(session.subject), **(wrong if finding.verdict == "wrong" else {})

@@ -31,7 +31,7 @@ def options(session: Session) -> Iterator[Finding]:
             continue
         try:
             variant = Session(session.subject.with_options(changed), profile, session.seed)
-            if _has_less_room(variant, session):
+            if _has_less_room(variant, session) or _is_idle(variant, session):
                 continue
             found = [finding for check in ASKED for finding in check(variant)]
         except Exception:  # the function takes no such option, or its derivative none yet
@@ -52,6 +52,16 @@ def _has_less_room(variant, session) -> bool:
     _ = variant.local(primals, dtype).by_hand
     pairs = zip(variant.local(primals, dtype).outputs, session.local(primals, dtype).outputs, strict=False)
     return any(np.size(now) < np.size(before) for now, before in pairs)
+
+
+def _is_idle(variant, session) -> bool:
+    """Whether an argument that moves the output with the options given no longer does, as with steps of length zero."""
+
+    def moving(some):
+        bars = some.measured(some.example[0], some.subject.dtype).truth[1]
+        return [bar is not None and bool(np.any(bar)) for bar in bars]
+
+    return any(before and not now for before, now in zip(moving(session), moving(variant), strict=True))
 
 
 def _each(given, rng) -> Iterator[dict]:

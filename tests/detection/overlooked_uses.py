@@ -93,6 +93,28 @@ def log_gamma_whose_second_derivative_has_the_wrong_sign():
     return function
 
 
+def product_case(among_zeros):
+    """The product of all, and of all others as its slope."""
+
+    def backward(saved, g):
+        (x,) = saved
+        others = jnp.prod(jnp.where(jnp.eye(len(x), dtype=bool), 1, x), axis=1)
+        return (g * among_zeros(jnp.sum(x == 0), others),)
+
+    return by_hand(lambda x: jnp.prod(x), lambda x: (jnp.prod(x), (x,)), backward)
+
+
+@wrong("transform", "values", "missing_path", args="f32[5]")
+def product_constant_among_zeros():
+    """With two zeros and more the slope is made a zero that has no slope itself.  Source: PyTorch's issue 106789."""
+    return product_case(lambda zeros, others: jnp.where(zeros > 1, 0, others))
+
+
+@right(args="f32[5]")
+def product_of_all_others():
+    return product_case(lambda zeros, others: others)
+
+
 @right(args="f32[3,4] u32[2] f32[3,4]")
 def mask_from_the_words_of_a_key():
     """A key that is written as two words, and a mask that is held constant, have no cotangent."""
