@@ -189,6 +189,19 @@ def test_nothing_at_all_is_refused():
         check(jnp.sin, np.zeros((0, 3), np.float32))
 
 
+@pytest.mark.parametrize(("axis", "ok"), [(lambda g: -1, True), (lambda g: g.shape.index(3), False)])
+def test_a_length_is_not_taken_for_one_beyond_which_nothing_is_read(axis, ok):
+    """Of vectors that are in proportion the cross product is zero, whatever they are."""
+
+    def backward(saved, g):
+        a, b = saved
+        along = dict.fromkeys(("axisa", "axisb", "axisc"), axis(g))
+        return jnp.cross(b, g, **along), jnp.cross(g, a, **along)
+
+    crossed = by_hand(lambda a, b: jnp.cross(a, b), lambda a, b: (jnp.cross(a, b), (a, b)), backward)
+    assert judged(crossed, TABLE.reshape(8, 3)[:4], TABLE.reshape(8, 3)[4:] ** 2, checks=("shapes",)).ok == ok
+
+
 @pytest.mark.parametrize(("back", "wrong"), [(lambda g: g[..., ::-1], []), (lambda g: g[::-1], ["shapes"])])
 def test_a_batch_is_tried_where_the_function_takes_one(back, wrong):
     """Turning around the first axis is turning around the last, as long as there is one."""

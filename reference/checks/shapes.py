@@ -87,13 +87,14 @@ def _reads_no_more(session, length) -> bool:
 
 
 def _filled(example, primals, length, number) -> tuple:
-    """The primals with one number at all places that the example has not."""
+    """The primals with numbers of a size at all places that the example has not, no two of them in proportion."""
+    rng = np.random.default_rng(0)
 
     def one(a, longer):
         if kind(longer.dtype) != "float":
             return longer
         known = tuple(slice(0, n) if n == length else slice(None) for n in np.shape(a))
-        made = np.full_like(longer, number)
+        made = number * rng.uniform(0.5, 1.5, np.shape(longer))
         made[known] = longer[known]
         return made
 
