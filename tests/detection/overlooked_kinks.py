@@ -269,7 +269,7 @@ def power_law_case(ends):
         alpha, low, high = primals
         other = alpha != -1
         a = jnp.where(other, 1 + alpha, 1)
-        one, two = jnp.log(low), jnp.log(high)
+        one, two = (jnp.log(jnp.where(end > 0, end, 1)) for end in (low, high))  # 0ᵃ log 0 is zero
         by_alpha = jnp.where(
             other, (high**a * two - low**a * one) / a - (high**a - low**a) / a**2, (two**2 - one**2) / 2
         )
