@@ -166,6 +166,21 @@ def test_a_product_with_a_stale_state_names_it():
     assert "with its other operand replaced by h" in said(by_hand(twice, backward), (2, 3), (2, 3), (3, 3))
 
 
+def test_a_slope_that_is_taken_elsewhere_names_the_place():
+    def couple(a, b):
+        a = a + jnp.tanh(b)
+        return a, b + jnp.sin(a)
+
+    def backward(outputs, bars):
+        (a, b), (a_bar, b_bar) = outputs, bars
+        a_bar = a_bar + b_bar * jnp.cos(a)
+        return a_bar, b_bar + a_bar * (1 - jnp.tanh(b) ** 2)
+
+    coupled = jax.custom_vjp(couple)
+    coupled.defvjp(lambda a, b: (couple(a, b), couple(a, b)), backward)
+    assert "of the tanh in `jnp.tanh(b)` is computed at output 1 in place of its operand" in said(coupled, (5,), (5,))
+
+
 def test_kinds_of_values_are_told_in_few_words():
     assert of_values(["ties", "zeros", "nothing but zeros", "edges"]) == "wrong only at ties and zeros"
     assert of_values(["zeros", "fresh", "wide"]) == "right at the values given, wrong at others"

@@ -2,13 +2,14 @@
 
 import collections
 import functools
+import itertools
 import math
 from collections.abc import Iterable
 
 import jax
 import numpy as np
 
-from . import places
+from . import places, words
 from .failure import Failure, most, over
 from .graph import Graph, Use
 
@@ -97,6 +98,20 @@ class Bench:
                 seen.add(key)
                 found.append(array)
         return found
+
+    def told(self, array) -> str:
+        """Words for one of them: an argument, the output, or the result of an equation."""
+        values, _, outs = self.values
+
+        def is_it(other):
+            return np.shape(other) == array.shape and np.array_equal(other, array)
+
+        names = (name for name, a in zip(self.failure.names, self.primals, strict=False) if is_it(a))
+        several = len(outs) > 1
+        output = (f"output {k}" if several else "the output" for k, out in enumerate(outs) if is_it(out))
+        uses = (use for use in self.graph.uses if is_it(values.get((use.path, "y"), ())))
+        results = (f"the result of {words.operation(use)}" for use in uses)
+        return next(itertools.chain(names, output, results), "another value of its shape")
 
     @functools.cached_property
     def others(self) -> list["Bench"] | None:

@@ -1,5 +1,6 @@
 """Mistakes in one local derivative: taken at another value, or another function altogether."""
 
+import collections
 import functools
 import math
 
@@ -34,9 +35,9 @@ def at_another_value(bench: Bench):
             bodies.setdefault(use.body, []).append(use)
     changes, rows, told = [], [], {False: [], True: []}
     for uses in bodies.values():
-        alternatives = [dict(_alternatives(use, bench)) for use in uses]
-        for text in alternatives[0]:
-            together = [other[text] for other in alternatives if text in other]
+        alternatives = [_numbered(_alternatives(use, bench)) for use in uses]
+        for text, k in alternatives[0]:
+            together = [other[text, k] for other in alternatives if (text, k) in other]
             if len(together) < len(uses) or len(changes) + len(rows) >= bench.room(graph.width):
                 continue
             rounds = len(uses) > 1
@@ -59,9 +60,19 @@ def at_another_value(bench: Bench):
     return None
 
 
+def _numbered(alternatives) -> dict:
+    """Multipliers by their words, and how many of the same words came before."""
+    found, before = {}, collections.Counter()
+    for text, multiplier in alternatives:
+        found[text, before[text]] = multiplier
+        before[text] += 1
+    return found
+
+
 def _simplest(found):
     use, text = found
-    return use.line is not None, "another" not in text, use.index
+    own = not text.startswith("at ") or text.startswith("at its ")
+    return use.line is not None, own, use.index
 
 
 def _at_another(use, text, leaves):
@@ -140,7 +151,8 @@ def _others(use: Use, bench: Bench, here, letter):
             yield f"at {name[letter]} shifted by {shift} along axis {axis}", np.roll(own, shift, axis)
     if not use.round:
         for array in bench.arrays:
-            yield f"at another value, of the same shape as {name[letter]}", array
+            if array.shape == own.shape:
+                yield f"at {bench.told(array)} in place of {name[letter]}", array
         return
     key = {"a": 0, "b": 1, "y": "y"}[letter]
     yield from rounds(use, bench, key, name[letter])

@@ -307,22 +307,7 @@ def _through(use: Use, bench: Bench) -> list:
 def _same_shape(value, bench):
     for other in bench.arrays:
         if other.shape == value.shape and not np.array_equal(other, value):
-            yield f"replaced by {_told(other, bench)}", other
-
-
-def _told(array, bench) -> str:
-    """An argument by its name, the output, or the result of an equation."""
-    values, _, outs = bench.values
-
-    def is_it(other):
-        return np.shape(other) == array.shape and np.array_equal(other, array)
-
-    names = (name for name, a in zip(bench.failure.names, bench.primals, strict=False) if is_it(a))
-    results = (
-        f"the result of {words.operation(use)}" for use in bench.graph.uses if is_it(values.get((use.path, "y"), ()))
-    )
-    output = ["the output"] if any(map(is_it, outs)) else []
-    return next(itertools.chain(names, output, results), "another value of its shape")
+            yield f"replaced by {bench.told(other)}", other
 
 
 def _masked(out):
