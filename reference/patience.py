@@ -2,6 +2,7 @@
 
 Its thread is told to stop, and does so between two lines of Python.  What hangs inside of XLA never comes to that and
 is left alone.  What XLA compiles comes back, and Python aborts where that happens while it ends: it is waited for.
+A finalizer or a weak reference's callback swallows what is raised in it: the thread is told again after that.
 """
 
 import atexit
@@ -20,6 +21,7 @@ import numpy as np
 
 LAST_WAIT = 5.0  # seconds, for threads to come to their end when the process does
 COMPILING = 600.0  # the same for those that compile, and will come back
+AGAIN = 0.02  # seconds, for what has swallowed it to return
 _given_up: list[threading.Thread] = []
 
 
@@ -33,7 +35,7 @@ class Patience:
         self.seconds = seconds
         self._wide, self._mesh = jax.config.jax_enable_x64, _mesh()
         self._context = contextvars.copy_context()
-        self._begun: list[threading.Thread] = []
+        self._begun: list[tuple[threading.Thread, concurrent.futures.Future]] = []
         self._over = False
 
     def within(self, work: Callable):
@@ -52,21 +54,21 @@ class Patience:
                 done.set_exception(error)
 
         thread = threading.Thread(target=self._context.copy().run, args=(run,), daemon=True)
-        self._begun.append(thread)
+        self._begun.append((thread, done))
         thread.start()
         if self._over:
-            _give_up(thread)
+            _give_up(thread, done)
         try:
             return done.result(timeout=self.seconds)
         except (concurrent.futures.TimeoutError, KeyboardInterrupt):
-            _give_up(thread)
+            _give_up(thread, done)
             raise
 
     def give_up(self) -> None:
         """Give up all that runs, and all that begins from now on."""
         self._over = True
-        for thread in self._begun:
-            _give_up(thread)
+        for thread, done in self._begun:
+            _give_up(thread, done)
 
 
 def _mesh():
@@ -84,10 +86,31 @@ class _GivenUp(BaseException):
     """Raised inside of what is given up."""
 
 
-def _give_up(thread):
-    if thread.is_alive():
+def _give_up(thread, done):
+    if thread.is_alive() and not done.done():
         _given_up.append(thread)
-        ctypes.pythonapi.PyThreadState_SetAsyncExc(ctypes.c_ulong(thread.ident), ctypes.py_object(_GivenUp))
+        _hear_what_is_swallowed()
+        _tell(thread)
+
+
+def _tell(thread):
+    ctypes.pythonapi.PyThreadState_SetAsyncExc(ctypes.c_ulong(thread.ident), ctypes.py_object(_GivenUp))
+
+
+def _hear_what_is_swallowed():
+    """Python gives it to this hook; whoever has set one goes on hearing of all else."""
+    others = sys.unraisablehook
+    if getattr(others, "hears", None) is _tell:
+        return
+
+    def hook(unraisable):
+        if unraisable.exc_type is not _GivenUp:
+            others(unraisable)
+        elif (thread := threading.current_thread()).is_alive():
+            threading.Timer(AGAIN, _tell, [thread]).start()
+
+    hook.hears = _tell
+    sys.unraisablehook = hook
 
 
 @atexit.register
