@@ -31,13 +31,13 @@ def test_pytest_ends_beside_what_hangs(tmp_path):
     (tmp_path / "test_it.py").write_text(
         "import numpy as np, hanging\n"
         "def test_it(check_gradient):\n"
-        "    check_gradient(hanging.hangs, np.ones(3, np.float32), seconds=1.0, checks='truth')\n"
+        "    check_gradient(hanging.hangs, np.ones(3, np.float32), seconds=3.0, checks='truth')\n"
         "def test_other():\n"
         "    pass\n"
     )
     ended = ran("-m", "pytest", "-q", "-p", "no:cacheprovider", where=tmp_path)
     assert "1 failed, 1 passed" in ended.stdout
-    assert "given up after 1 seconds" in ended.stdout
+    assert "given up after 3 seconds" in ended.stdout
     assert ended.returncode == 1, ended.stderr  # and not killed by a signal
 
 
@@ -46,7 +46,7 @@ def test_what_hangs_at_the_example_is_waited_for_once(tmp_path):
     start = time.monotonic()
     asked = "check", "hanging:hangs", "--args", "f32[3]", "--seconds", "3"
     ended = ran("-c", COMMAND, *asked, where=tmp_path)
-    assert time.monotonic() - start < 20  # and not three seconds for each of the checks
+    assert time.monotonic() - start < 50  # and not three seconds for each of the checks
     assert ended.returncode == 2, ended.stderr  # nothing is known to be wrong, and nothing was checked
     assert "given up after 3 seconds" in ended.stdout
     assert "value was given up" in ended.stdout
