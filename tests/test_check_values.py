@@ -173,6 +173,18 @@ def test_a_backward_pass_that_overflows_alone_is_wrong():
     assert judged(stable, X * 2.0**80, checks="truth").ok
 
 
+def test_a_side_is_not_left_out_by_chance():
+    """e⁻ˣ / (1 + e⁻ˣ)² is infinity over infinity far below zero, where four normal numbers need not come to lie."""
+
+    def slope(x):
+        return jnp.exp(-x) / (1 + jnp.exp(-x)) ** 2
+
+    function = by_hand(jax.nn.sigmoid, keeping(jax.nn.sigmoid), lambda saved, g: (g * slope(saved[0]),))
+    with jax.enable_x64(True):
+        missed = [s for s in range(8) if judged(function, X.astype(np.float64), checks="values", seed=s).ok]
+    assert missed == []
+
+
 def test_where_all_sides_agree_not_a_number_is_wrong():
     def quotient(x):
         return jnp.where(x == 0, 1, jnp.sin(x) / jnp.where(x == 0, 1, x))

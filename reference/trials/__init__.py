@@ -7,6 +7,7 @@ finite.
 
 import dataclasses
 import itertools
+import math
 
 import numpy as np
 
@@ -67,6 +68,12 @@ def _edges(rng, shape, near):
     return drawn.reshape(shape)
 
 
+def _spread(rng, shape):
+    """Normal, one number of each of as many strata: of a few numbers, too, some are far out to either side."""
+    strata = np.sort(rng.normal(size=STRATUM * math.prod(shape))).reshape(-1, STRATUM)
+    return rng.permutation(strata[np.arange(len(strata)), rng.integers(STRATUM, size=len(strata))]).reshape(shape)
+
+
 def _one_of_each_row(rng, shape, near):
     """All others zero: a quaternion that turns nothing, a point on an axis."""
     made = np.zeros(shape)
@@ -99,9 +106,9 @@ VALUES = {
     "nothing but zeros": lambda rng, shape, near: np.zeros(shape),
     "equal rows": _equal_rows,
     "alike": lambda rng, shape, near: rng.normal(size=shape),  # arguments of one shape: see `_alike`
-    "wide": lambda rng, shape, near: rng.normal(size=shape) * 12,  # where approximations for large numbers set in
-    "large": lambda rng, shape, near: rng.normal(size=shape) * 64,  # e^x leaves single precision at 89
-    "huge": lambda rng, shape, near: rng.normal(size=shape) * 2.0**10,  # and double precision at 710
+    "wide": lambda rng, shape, near: _spread(rng, shape) * 12,  # where approximations for large numbers set in
+    "large": lambda rng, shape, near: _spread(rng, shape) * 64,  # e^x leaves single precision at 89
+    "huge": lambda rng, shape, near: _spread(rng, shape) * 2.0**10,  # and double precision at 710
     "tiny": lambda rng, shape, near: rng.normal(size=shape) * 2.0**-12,
     "mixed sizes": _mixed,
     "minute": _minute,
@@ -117,6 +124,7 @@ VALUES = {
 }
 AT_EDGES = ("edges", "nothing but edges", "ends", "marks")
 KINKED = ("ties", "zeros", "one number in each row", "nothing but zeros", "equal rows", "alike", *AT_EDGES)
+STRATUM = 8  # numbers drawn, of which one is taken
 CLOSER = 2.0**-12  # how far arguments are apart that are nearly the same
 CLOSEST, CLOSE = 20, 8  # powers of two between which the distances to an end lie
 
