@@ -4,6 +4,8 @@ import os
 import pathlib
 import sys
 
+import pytest
+
 from manual_backprop.reference import strategies
 
 pytest_plugins = ["pytester"]
@@ -16,6 +18,21 @@ def pytest_configure(config):
         os.environ.setdefault("JAX_COMPILATION_CACHE_DIR", str(config.cache.mkdir("jax")))
         os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0")
         os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES", "-1")
+
+
+@pytest.fixture
+def paste():
+    """Runs what was reproduced, as a user who pastes it; what it sets of JAX is undone after the test."""
+    yield lambda text: exec(text, {"__name__": "__main__"})
+    sys.modules["jax"].config.update("jax_enable_x64", False)
+
+
+@pytest.fixture(autouse=True)
+def _leaves_no_setting():
+    yield
+    if "jax" in sys.modules and sys.modules["jax"].config.jax_enable_x64:
+        sys.modules["jax"].config.update("jax_enable_x64", False)
+        pytest.fail("64-bit JAX was left on")
 
 
 RESIDENT = 2.5e9  # bytes of one process, above which what it compiled is dropped: it is read again from the disk

@@ -59,7 +59,7 @@ OPTIONS = {
 
 
 @pytest.mark.parametrize("name", OPTIONS)
-def test_an_option_that_the_backward_pass_takes_for_granted_is_told(name):
+def test_an_option_that_the_backward_pass_takes_for_granted_is_told(name, paste):
     f, backward, option, said = OPTIONS[name]
     assert judged(with_option(f, backward), X, option, checks=("truth", "options")).ok
     wrong = with_option(f, lambda _, x, g: backward(option, x, g))
@@ -67,7 +67,7 @@ def test_an_option_that_the_backward_pass_takes_for_granted_is_told(name):
     assert {finding.check for finding in result.failures} == {"options"}
     assert f"wrong with {said}" in result.diagnosis.diagnosis
     with pytest.raises(AssertionError, match="the cotangent of x"):
-        exec(result.diagnosis.reproduction, {})
+        paste(result.diagnosis.reproduction)
 
 
 def test_options_that_the_function_refuses_are_passed_over():

@@ -14,7 +14,13 @@ from manual_backprop.reference.oracles import ORACLES, Abstains, adjoint, adjoin
 from manual_backprop.reference.points import point
 from manual_backprop.signature import Leaf
 
-mp.mp.dps = 50
+
+@pytest.fixture(autouse=True)
+def fifty_digits():
+    with mp.workdps(50):
+        yield
+
+
 POINTS = 60
 ONE = np.ones(())
 
