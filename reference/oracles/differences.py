@@ -12,6 +12,8 @@ difference cannot see (it converges to the mean): the gap then is the error, and
 Source: Ridders, 'Accurate computation of F′(x) and F′(x)F″(x)', 1982.
 """
 
+import math
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -20,6 +22,7 @@ from manual_backprop.signature import is_leaf
 
 from ..precision import compiled, rounded
 from ..programs import side_by_side
+from ..tracing.interpreter import equations
 from .estimates import Estimate, oracle
 
 COORDINATES = 2048  # perturbed one by one; beyond, a random choice of as many
@@ -29,6 +32,7 @@ STEPS = 9  # steps of the ladder, each RATIO times smaller than the one before
 RATIO = 4.0
 CLOSE = 2.0**-26  # of a coordinate: a shorter step than the root of eps loses more digits than it leaves
 COLUMNS = 5  # of the tableau: higher powers of h only add rounding
+ORDER, APART = 6, (2.0**-20, 2.0**-14, 2.0**-8)  # of differences that see nothing but noise, and their relative steps
 
 
 def domains_of(leaves):
@@ -51,12 +55,50 @@ def domains_of(leaves):
     return jax.tree.map(bounds, leaves, is_leaf=is_leaf)
 
 
+def _rounding(view):
+    """Compile (floats, others, room) -> how far rounding may move every output number, as no step leaves the room.
+
+    What is called back does its rounding out of sight, but is not smooth by it: differences of high order between
+    points close to each other along a line, which leave next to nothing of a smooth function, show it.  Steps are
+    longer where the numbers do not change at all.
+
+    Source: Moré and Wild, 'Estimating computational noise', 2011.
+    """
+    closed = view.trace(view)
+    measure = rounded(closed)
+    if not any("callback" in equation.primitive.name for equation in equations(closed)):
+        return lambda floats, others, room: measure(floats, others)[1]
+
+    @compiled
+    def along(flat, others, steps):
+        return side_by_side(lambda step: view(view.cut(flat + step), others), flat)(steps)
+
+    def compute(floats, others, room):
+        flat, sigmas = view.flat(floats), measure(floats, others)[1]
+        sizes = np.minimum(np.where(flat == 0, view.flat(view.scales(floats)), np.abs(flat)), room)
+        steps = np.arange(-ORDER, ORDER + 1)[:, None] * sizes * np.random.default_rng(0).choice([-1, 1], flat.shape)
+        seen = [np.zeros(sigma.shape) for sigma in sigmas]
+        for apart in reversed(APART):  # the closest that show any have the last word
+            noises = map(_noise, along(flat, others, apart * steps))
+            seen = [np.where(noise > 0, noise, further) for noise, further in zip(noises, seen, strict=True)]
+        return list(map(np.maximum, sigmas, seen))
+
+    return compute
+
+
+def _noise(rows):
+    """The noise of numbers along a line, where one of them is drawn after the other; 0 where it shows none."""
+    with np.errstate(all="ignore"):
+        table = np.abs(np.diff(np.asarray(rows), ORDER, axis=0)) / math.sqrt(math.comb(2 * ORDER, ORDER))
+    return np.where(np.isfinite(table).all(axis=0), np.max(table, axis=0), 0.0)
+
+
 def _ladder(view, at):
-    """Compile (floats, others, cotangents, lines, steps) -> F, its rounding, for every line and step.
+    """Compile (floats, others, cotangents, lines, steps, room) -> F, its rounding, for every line and step.
 
     `at(flat, line, step)` is the point that lies `step` along a line.
     """
-    measure = rounded(view.trace(view))
+    measure = _rounding(view)
 
     @compiled
     def climb(flat, others, bars, sigmas, lines, steps):
@@ -78,9 +120,8 @@ def _ladder(view, at):
 
         return side_by_side(along)(lines, steps)
 
-    def compute(floats, others, cotangents, lines, steps):
-        _, sigmas = measure(floats, others)
-        flat = view.flat(floats)
+    def compute(floats, others, cotangents, lines, steps, room):
+        sigmas, flat = measure(floats, others, room), view.flat(floats)
         batch = max(1, min(len(lines), BATCH_ELEMENTS // (steps.shape[1] * max(1, flat.size))))
         parts = []
         for start in range(0, len(lines), batch):
@@ -184,7 +225,8 @@ def richardson(view):
             )
             # The steps as the numbers allow them: x + h − x is h only up to rounding.
             left, right = ((flat[lines, None] + step) - flat[lines, None] for step in (left, right))
-            totals, noise = climb(floats, others, cotangents, lines, np.concatenate([left, right], axis=1))
+            ladders, room = np.concatenate([left, right], axis=1), np.minimum(flat - lowest, highest - flat)
+            totals, noise = climb(floats, others, cotangents, lines, ladders, room)
             for (value, error), (found, found_error) in zip(
                 estimates, _slopes(left, right, totals, noise), strict=True
             ):
@@ -216,7 +258,8 @@ def adjoint_differences(view):
             # Powers of two, as all steps are: along a direction of few digits no point is rounded.
             reach = [2 ** np.floor(np.log2(0.75 * side)) for side in room]
         left, right = _steps(*reach, np.ones(directions), np.ones(directions))
-        totals, noise = climb(floats, others, cotangents, v, np.concatenate([left, right], axis=1))
+        ladders, room = np.concatenate([left, right], axis=1), np.minimum(flat - lowest, highest - flat)
+        totals, noise = climb(floats, others, cotangents, v, ladders, room)
         (slope, error), (below, below_error), (above, above_error) = _slopes(left, right, totals, noise)
         # The gaps of several kinks may cancel along one direction; they do not along all.
         gap = np.abs(above - below)
