@@ -100,7 +100,7 @@ PRECISE = ("not_finite", "cancellation", "structure")  # kinds that say more tha
 BENDS = ("ignores_cotangent", "not_finite", "cancellation", "dtype")  # what is not linear in the cotangent, and why
 
 
-FAR_OUT = ("tiny", "minute", "mixed sizes", "large", "huge", "wide")
+FAR_OUT = ("tiny", "minute", "mixed sizes", "large", "huge", "wide", "far from zero")
 
 
 def _explain(session, failures: list[Failed], until):
@@ -128,7 +128,7 @@ def _explain(session, failures: list[Failed], until):
         if found is None or found.vague:
             other = _diagnosis(session, failed, max(0.0, min(FOR_ONE, until - time.process_time())))
             found = other if found is None or (other and not other.vague) else found
-    whole = where <= {"kinks"} and _of_integers(session, simplest[0])
+    whole = where <= {"kinks", "values"} and _of_integers(session, simplest[0])
     if whole:
         text = f"wrong only at other values of {whole}"
         return Explanation("values", f"{text}: {found.text}", found.where) if found else Explanation("values", text)

@@ -283,3 +283,71 @@ def test_more_digits_than_a_dtype_has_that_nobody_gave_are_no_fault(factor, ok):
 
     masked = by_hand(lambda x: x * mask.astype(x.dtype), lambda x: (x * mask.astype(x.dtype), ()), backward)
     assert judged(masked, X, checks=("truth", "precision")).ok == ok
+
+
+# --- lengths and values that are easily passed over ------------------------------------------------------------------
+
+
+def _pooled(x, starts):
+    return jnp.mean(x[jnp.clip(starts[:, None] + jnp.arange(3), 0, len(x) - 1)], 1)
+
+
+def _pooled_back(times):
+    def backward(saved, g):
+        x, starts = saved
+        places = jnp.clip(starts[:, None] + jnp.arange(3), 0, len(x) - 1)
+        return times(x, starts) * jnp.zeros_like(x).at[places].add(g[:, None] / 3), None
+
+    return by_hand(_pooled, keeping(_pooled), backward)
+
+
+TIMES = {"of indices": lambda x, starts: -(-len(starts) // 4), "reached by indices": lambda x, starts: -(-len(x) // 8)}
+
+
+@pytest.mark.parametrize("length", TIMES)
+def test_it_is_no_length_beyond_which_nothing_is_read(length):
+    args = np.arange(8.0, dtype=np.float32) ** 0.5, np.array([0, 4, 3], np.int32)
+    wrong = judged(_pooled_back(TIMES[length]), *args, checks="shapes")
+    assert "is over" in wrong.diagnosis.diagnosis
+    assert judged(_pooled_back(lambda *_: 1), *args, checks="shapes").ok
+
+
+def test_a_length_below_a_shift_is_tried():
+    def rolled(x):
+        return jnp.roll(x, 3)
+
+    twice = by_hand(rolled, keeping(rolled), lambda _, g: (jnp.concatenate([g[3:], g[:3]]),))
+    eight = np.arange(8.0, dtype=np.float32)
+    assert "is under 3" in judged(twice, eight, checks="shapes").diagnosis.diagnosis
+
+
+def test_numbers_of_sequences_are_tried_where_the_example_has_one():
+    def apart(x, ids):
+        return jnp.where(ids[1:] == ids[:-1], x[1:] * x[:-1], 0.0)
+
+    def backward(saved, g):
+        x, _ = saved
+        return jnp.zeros_like(x).at[1:].add(g * x[:-1]).at[:-1].add(g * x[1:]), None
+
+    assert not judged(by_hand(apart, keeping(apart), backward), X, np.zeros(4, np.int32), checks="values").ok
+
+
+@pytest.mark.parametrize(("squares", "ok"), [(False, True), (True, False)])
+def test_a_variance_by_two_sums_is_told_where_numbers_are_far_from_zero(squares, ok):
+    def centred(x):
+        return x - jnp.mean(x, -1, keepdims=True)
+
+    def norm(x):
+        return centred(x) * jax.lax.rsqrt(jnp.mean(centred(x) ** 2, -1, keepdims=True) + 1e-5)
+
+    def backward(saved, g):
+        (x,) = saved
+        variance = jnp.mean(x**2, -1, keepdims=True) - jnp.mean(x, -1, keepdims=True) ** 2
+        variance = variance if squares else jnp.mean(centred(x) ** 2, -1, keepdims=True)
+        scale = jax.lax.rsqrt(variance + 1e-5)
+        return (scale * (centred(g) - centred(x) * scale**2 * jnp.mean(g * centred(x), -1, keepdims=True)),)
+
+    x = np.random.default_rng(0).normal(size=(4, 6)).astype(np.float32)
+    result = judged(by_hand(norm, keeping(norm), backward), x, checks="values")
+    assert result.ok == ok
+    assert ok or "values far from zero: digits are lost" in result.diagnosis.diagnosis

@@ -7,6 +7,8 @@ from collections.abc import Iterator
 
 import numpy as np
 
+from manual_backprop.signature import kind_of
+
 from ..allowance import scale, unit
 from ..finding import CannotTell, Finding
 from ..session import Session
@@ -74,23 +76,30 @@ def _unread(session) -> set[int]:
 
 
 def _reads_no_more(session, length) -> bool:
-    """Whether whatever stands there leaves every output as it is."""
+    """Whether whatever stands there leaves every output as it is; of integers alone nobody can tell."""
     subject, dtype = session.subject, session.subject.dtype
+    if not any(kind(a.dtype) == "float" and length in np.shape(a) for a in subject.example):
+        return False
     for _, primals in replaced(subject.example, session.uses, {length: length + MORE}, f"beyond {length}"):
         try:
             local = session.local(primals, dtype)
-            first, *others = (local.plainly(_filled(subject.example, primals, length, n)) for n in FILLINGS)
+            first, *others = (local.plainly(_filled(session, primals, length, n)) for n in FILLINGS)
         except Exception:  # the function does not take it
             return False
         return all(np.array_equal(a, b, equal_nan=True) for other in others for a, b in zip(first, other, strict=True))
     return False
 
 
-def _filled(example, primals, length, number) -> tuple:
-    """The primals with numbers of a size at all places that the example has not, no two of them in proportion."""
+def _filled(session, primals, length, number) -> tuple:
+    """The primals with numbers of a size at all places that the example has not, no two of them in proportion.
+
+    Indices of the axes that are longer now are of any place.
+    """
     rng = np.random.default_rng(0)
 
-    def one(a, longer):
+    def one(a, longer, use):
+        if kind_of(a) == "integer" and length in use.lengths:
+            return rng.integers(0, length + MORE, np.shape(longer)).astype(longer.dtype)
         if kind(longer.dtype) != "float":
             return longer
         known = tuple(slice(0, n) if n == length else slice(None) for n in np.shape(a))
@@ -98,7 +107,7 @@ def _filled(example, primals, length, number) -> tuple:
         made[known] = longer[known]
         return made
 
-    return tuple(map(one, example, primals))
+    return tuple(map(one, session.subject.example, primals, session.uses))
 
 
 def _reshaped(session, fixed=frozenset()):

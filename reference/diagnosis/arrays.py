@@ -102,8 +102,11 @@ def _scaled_there(other):
 
 def _everywhere(failure, found) -> bool:
     """Whether wherever else there is one factor, and the same lengths, it is the same one."""
-    tests = [_scaled_there(other) for other in failure.elsewhere() if _lengths(other) == _lengths(failure)]
-    return all(test is None or test(found) for test in tests)
+    return all(test is None or test(found) for test in _tests(failure))
+
+
+def _tests(failure):
+    return [_scaled_there(other) for other in failure.elsewhere() if _lengths(other) == _lengths(failure)]
 
 
 def _lengths(failure):
@@ -113,7 +116,7 @@ def _lengths(failure):
 def any_factor(failure: Failure, constant):
     """A factor without a name, unless the `constant` of the definition explains it that is left out."""
     found = _ratio(failure)
-    if found is None or np.iscomplexobj(failure.truth):
+    if found is None or np.iscomplexobj(failure.truth) or None in _tests(failure):  # among equals any would fit
         return None
     if np.count_nonzero(np.abs(failure.truth) > failure.allowance) > 1:
         close, more = f"{found:.6g}" == "1", "+" if found > 1 else "−"

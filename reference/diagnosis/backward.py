@@ -150,7 +150,7 @@ class Written:
             (path, operand), primitive = keys[0], self._meet.equations[keys[0][0]].primitive.name
             line = self._meet.lines[path]
             if primitive not in (*MOVES, *CHOICES) and len({self.values[key].shape for key in keys}) == 1:
-                which = words.PLACES[operand] if operand < len(words.PLACES) else f"{operand + 1}th"
+                which = words.place(primitive, operand)
                 found.append(Site(tuple(keys), primitive, line, f"the {which} operand of {words.of(primitive, line)}"))
         for origin, keys in origins.items():
             made = self._meet.made.get(origin)

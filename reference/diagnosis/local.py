@@ -83,7 +83,7 @@ def _at_another(use, text, leaves):
         said = f"the derivative of {what} is taken for one: its other factor is left out"
     elif text.startswith(MISTAKE):
         one = sum(not hasattr(a, "val") for a in use.equation.invars) < 2
-        of = "its operand a" if one else f"its {words.PLACES[use.operand]} operand, of a and b,"
+        of = "its operand a" if one else f"its {words.place(use.primitive, use.operand)} operand, of a and b,"
         result = ", where y is its result" if "y" in text.removeprefix(MISTAKE) else ""
         said = f"the derivative of {what} by {of} is {text}{result}"
     else:

@@ -12,12 +12,13 @@ WITHIN = {
     "zeros": ("nothing but zeros", "edges"),
     "ties": ("equal rows",),
     "tiny": ("minute",),
-    "wide": ("large", "huge"),
+    "wide": ("large", "huge", "far from zero"),
     "large": ("huge",),
 }
 SAID = {
     "nothing but zeros": "zeros",
     "wide": "large values",
+    "far from zero": "values far from zero",
     "large": "large values",
     "huge": "huge values",
     "tiny": "tiny values",

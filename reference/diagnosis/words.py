@@ -49,7 +49,13 @@ def taken(use: Use) -> str:
     floats = [a for a in use.equation.invars if not hasattr(a, "val")]
     if len(floats) < 2 or use.operand >= len(PLACES):
         return operation(use)
-    return f"the {PLACES[use.operand]} operand of {operation(use)}"
+    return f"the {place(use.primitive, use.operand)} operand of {operation(use)}"
+
+
+def place(primitive: str, operand: int) -> str:
+    """Which operand it is where it is written: `jnp.where` has first what it takes where the condition holds."""
+    operand = {1: 2, 2: 1}.get(operand, operand) if primitive == "select_n" else operand
+    return PLACES[operand] if operand < len(PLACES) else f"{operand + 1}th"
 
 
 def once(use: Use) -> str:

@@ -56,6 +56,11 @@ def _equal_rows(rng, shape, near):
     return np.broadcast_to(rng.normal(size=shape[-1:] if len(shape) > 1 else ()), shape)
 
 
+def _far(rng, shape, near):
+    """Rows around a number that is large beside what they differ by, where a variance by two sums cancels."""
+    return rng.normal(size=shape) + rng.choice([-1.0, 1.0], (*shape[:-1], 1) if shape else ()) * 2.0**6
+
+
 def _mixed(rng, shape, near):
     return rng.normal(size=shape) * 2.0 ** rng.integers(-12, 6, size=shape)
 
@@ -121,6 +126,7 @@ VALUES = {
     "infinities": lambda rng, shape, near: np.where(rng.random(shape) < 0.3, -np.inf, rng.normal(size=shape)),
     "infinite rows": lambda rng, shape, near: _infinite_row(rng.normal(size=shape)),
     "missing": lambda rng, shape, near: np.where(rng.random(shape) < 0.3, np.nan, rng.normal(size=shape)),
+    "far from zero": _far,
 }
 AT_EDGES = ("edges", "nothing but edges", "ends", "marks")
 KINKED = ("ties", "zeros", "one number in each row", "nothing but zeros", "equal rows", "alike", *AT_EDGES)

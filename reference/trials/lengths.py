@@ -18,6 +18,7 @@ from .kept import kept
 from .wholes import all_differ, are_offsets, ascends, is_permutation, within
 
 OTHERS = (2, 3, 5, 7, 9, 11, 13, 129)  # lengths of the thorough profile
+SMALL = (2, 3)  # less than a window, a shift, a margin, or two of them
 # Twice a prime: more than a block of 1024 or 128 holds and no multiple of one, and even beside lengths made odd.
 LONG = 1042, 134  # the second where arrays inside of the function would be large
 SHORTER, GROWING = 74, names("dot_general conv_general_dilated scan while")  # of 64, where work grows faster
@@ -42,6 +43,8 @@ def other_lengths(
         yield from replaced(primals, uses, {length: 1}, f"length 1 for {length}")
     if len(lengths) > 1:
         yield from replaced(primals, uses, dict.fromkeys(lengths, 1), "length 1 everywhere")
+    for small in SMALL:
+        yield from _small(primals, uses, [n for n in lengths if n > small], small, takes)
     yield from _odd_and_even(primals, uses, lengths, takes)
     alike = (
         one
@@ -78,6 +81,14 @@ def _one_more(lengths):
     """Odd lengths, no two of them alike: of a short one that is even one more, so that a block comes after the last."""
     more = {n: n + 1 for n in lengths if n % 2 == 0 and n < SHORT and n + 1 not in lengths}
     return more | _odd([n for n in lengths if n not in more], [*lengths, *more.values()])
+
+
+def _small(primals, uses, lengths, small, takes):
+    """All lengths small, or else the first that can be, alone."""
+    words = f"length {small} everywhere" if len(lengths) > 1 else f"length {small} for {lengths[0]}" if lengths else ""
+    together = (dict.fromkeys(lengths, small), words), *(({n: small}, f"length {small} for {n}") for n in lengths)
+    made = (one for changed, words in together for one in replaced(primals, uses, changed, words))
+    yield from itertools.islice((one for one in made if takes([np.shape(a) for a in one[1]])), 1)
 
 
 def _odd_and_even(primals, uses, lengths, takes):

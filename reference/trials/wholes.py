@@ -196,7 +196,8 @@ def _others(rng, a, words, use, lengths):
         return np.concatenate([[0], inner, [high]])
     if use.places and all_differ(a):
         return rng.permutation(np.ravel(a)).reshape(a.shape)
-    drawn = _drawn(rng, a, words, _pool(a, low, high), special)
+    most = max(high, 1) if not (use.lengths or use.places) else high  # what tells things apart tells two
+    drawn = _drawn(rng, a, words, _pool(a, low, most), special)
     return np.sort(drawn, axis=-1) if ascends(a) else drawn
 
 
