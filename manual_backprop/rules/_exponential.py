@@ -21,6 +21,11 @@ def logistic(x):
     return jnp.where(x >= 0, 1, e) / (1 + e)
 
 
+def logistic_defined(x):
+    """σ(x) = e^(−log(1 + e⁻ˣ)), to be differentiated: the square of 1 + e⁻ˣ, as of 1 / (1 + e⁻ˣ), would overflow."""
+    return jnp.exp(-log_one_plus_exp(-x))
+
+
 def log_one_plus_exp(x):
     """log(1 + eˣ), whose value and whose derivatives by autodiff are exact in both tails.
 

@@ -9,7 +9,7 @@ from jaxtyping import Array, Float
 
 from ..rule import rule
 from ..signature import Kinks
-from ._exponential import exp_minus_one, log_one_plus_exp, logistic
+from ._exponential import exp_minus_one, log_one_plus_exp, logistic, logistic_defined
 from ._sums import wide
 
 
@@ -22,7 +22,7 @@ def silu(x: Float[Array, "*n"]) -> Float[Array, "*n"]:
     >>> print(silu(jnp.array([0.0, 100.0])))
     [  0. 100.]
     """
-    return x / (1 + jnp.exp(-x))
+    return x * logistic_defined(x)
 
 
 @silu.def_forward
@@ -161,7 +161,7 @@ def glu(x: Float[Array, "*batch 2*d"]) -> Float[Array, "*batch d"]:
     [1.5]
     """
     a, b = _halves(x)
-    return a / (1 + jnp.exp(-b))
+    return a * logistic_defined(b)
 
 
 @glu.def_forward

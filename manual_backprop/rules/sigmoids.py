@@ -7,7 +7,7 @@ from jaxtyping import Array, Float
 
 from ..rule import rule
 from ..signature import Kinks
-from ._exponential import log_one_plus_exp, logistic
+from ._exponential import log_one_plus_exp, logistic, logistic_defined
 
 
 @rule
@@ -44,7 +44,7 @@ def sigmoid(x: Float[Array, "*n"]) -> Float[Array, "*n"]:
     >>> print(sigmoid(jnp.array([0.0])))
     [0.5]
     """
-    return 1 / (1 + jnp.exp(-x))
+    return logistic_defined(x)
 
 
 @sigmoid.def_forward

@@ -96,7 +96,7 @@ def truth(session: Session) -> Iterator[Finding]:
 
 @named
 def values(session: Session) -> Iterator[Finding]:
-    """The same at other values: zeros, ties, equal rows, large, tiny, mixed sizes, the edges of the definition."""
+    """The same at other values: zeros, ties, equal rows, large, tiny, far from zero, of mixed sizes, on its edges."""
     yield from _at_values(session, [v for v in session.profile.values if v not in KINKED], "values")
 
 

@@ -25,7 +25,7 @@ FILLINGS = (0.5, -1000.0, 1000.0)  # by whatever stands there
 
 @named
 def shapes(session: Session) -> Iterator[Finding]:
-    """Other lengths: one, odd, none; where the function takes them, its derivative is right there too."""
+    """Other lengths: none to three, odd, long; where the function takes them, its derivative is right there too."""
     fixed: set[int] = set()  # as they are found out
     tried = yield from _judged(session, _reshaped(session), fixed)
     if fixed:
