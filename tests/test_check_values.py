@@ -351,3 +351,17 @@ def test_a_variance_by_two_sums_is_told_where_numbers_are_far_from_zero(squares,
     result = judged(by_hand(norm, keeping(norm), backward), x, checks="values")
     assert result.ok == ok
     assert ok or "values far from zero: digits are lost" in result.diagnosis.diagnosis
+
+
+def test_a_length_that_cannot_grow_is_not_tried_small():
+    """Of two numbers `jnp.cross` makes one: another function."""
+
+    def turned(axis, x):
+        return x + jnp.cross(jax.lax.stop_gradient(axis), x)
+
+    def backward(saved, g):
+        axis, _ = saved
+        return jnp.zeros_like(axis), g + jnp.cross(g, axis)
+
+    axis, *rows = np.random.default_rng(0).normal(size=(5, 3)).astype(np.float32)
+    assert judged(by_hand(turned, keeping(turned), backward), axis, np.stack(rows), checks="shapes").ok

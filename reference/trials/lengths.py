@@ -1,9 +1,10 @@
-"""Arguments of other lengths that keep what the example's arrays have in common: one, odd, none, long, set apart.
+"""Arguments of other lengths that keep what the example's arrays have in common: short, odd, none, long, set apart.
 
 Equal lengths stay equal, for that is what most functions ask; then those that need not are told apart, so that what
 takes one of them for another shows.
 """
 
+import functools
 import itertools
 from collections.abc import Callable, Iterator
 
@@ -43,8 +44,7 @@ def other_lengths(
         yield from replaced(primals, uses, {length: 1}, f"length 1 for {length}")
     if len(lengths) > 1:
         yield from replaced(primals, uses, dict.fromkeys(lengths, 1), "length 1 everywhere")
-    for small in SMALL:
-        yield from _small(primals, uses, [n for n in lengths if n > small], small, takes)
+    yield from _small(primals, uses, lengths, takes)
     yield from _odd_and_even(primals, uses, lengths, takes)
     alike = (
         one
@@ -83,20 +83,25 @@ def _one_more(lengths):
     return more | _odd([n for n in lengths if n not in more], [*lengths, *more.values()])
 
 
-def _small(primals, uses, lengths, small, takes):
-    """All lengths small, or else the first that can be, alone."""
-    words = f"length {small} everywhere" if len(lengths) > 1 else f"length {small} for {lengths[0]}" if lengths else ""
-    together = (dict.fromkeys(lengths, small), words), *(({n: small}, f"length {small} for {n}") for n in lengths)
-    made = (one for changed, words in together for one in replaced(primals, uses, changed, words))
-    yield from itertools.islice((one for one in made if takes([np.shape(a) for a in one[1]])), 1)
+def _taken(primals, uses, takes, changed, words):
+    return [made for made in replaced(primals, uses, changed, words) if takes([np.shape(a) for a in made[1]])]
+
+
+def _small(primals, uses, lengths, takes):
+    """All lengths small, or else the first that can be, alone; a length that cannot grow is one by its meaning."""
+    taken = functools.partial(_taken, primals, uses, takes)
+    growing = [n for n in lengths if taken({n: n + 1}, "") or taken({n: 2 * n}, "")]
+    for small in SMALL:
+        able = [n for n in growing if n > small]
+        alone = [({n: small}, f"length {small} for {n}") for n in able]
+        together = [(dict.fromkeys(able, small), f"length {small} everywhere")] if able[1:] else []
+        made = (taken(changed, words) for changed, words in (*together, *alone))
+        yield from next(filter(None, made), [])
 
 
 def _odd_and_even(primals, uses, lengths, takes):
     """All lengths odd, then each that is odd in the example even; where they are bound, each as it can be."""
-
-    def taken(changed, words):
-        return [m for m in replaced(primals, uses, changed, words) if takes([np.shape(a) for a in m[1]])]
-
+    taken = functools.partial(_taken, primals, uses, takes)
     odd = taken(_one_more(lengths), "odd lengths") or taken(_odd(lengths), "odd lengths")
     yield from odd
     rest = [n for n in lengths if n > 1 and (n % 2 or not odd)]
