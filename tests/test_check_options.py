@@ -232,3 +232,20 @@ def test_of_what_is_drawn_the_domain_can_be_known(seed):
     assert positive.min() > 0
     assert positive.max() > 1
     assert 0 < share.min() <= share.max() < 1
+
+
+@pytest.mark.parametrize("given", [1.0, 0.0])
+def test_what_a_compiler_hides_at_another_option_is_told(given):
+    """Zero times d / 0, which XLA takes for zero."""
+
+    def smooth(x, beta):
+        size = jnp.abs(x)
+        return size if beta == 0 else jnp.where(size < beta, x * x / (2 * beta), size - beta / 2)
+
+    def backward(beta, x, g):
+        inside = (jnp.abs(x) < beta).astype(x.dtype)
+        return (g * (inside * (x / jnp.asarray(beta, x.dtype)) + (1 - inside) * jnp.sign(x)),)
+
+    result = check(with_option(smooth, backward), X, given, checks=("truth", "eager", "repeatable", "options"))
+    assert "wrong without jit, right under it" in result.diagnosis.diagnosis
+    assert "what ran before" not in str(result)

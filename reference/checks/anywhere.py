@@ -49,7 +49,8 @@ def repeatable(session: Session) -> Iterator[Finding]:
             yield make("right") if all(same) else make("wrong", ratio=np.inf, message=message, fault="impure")
     elsewhere = session.judge("repeatable", other, dtype, theirs, outputs=False, remember=False)
     wrong = [finding for finding in elsewhere if finding.verdict == "wrong"]
-    plainly = _wrong_plainly(session, other) if wrong else ()  # then it is wrong at those values, whatever ran before
+    # Then it is wrong at those values, whatever ran before.
+    plainly = _wrong_plainly(session, other, local.hand(other.primals, other.cotangent, eager=True)) if wrong else ()
     message = "wrong after a forward pass elsewhere: the derivative depends on what ran before"
     for finding in wrong:
         if finding.leaf not in plainly:
@@ -68,10 +69,10 @@ def _transformed(session, check, trial, dtype, answer, message):
         yield finding
 
 
-def _wrong_plainly(session, trial=None):
-    """The leaves that are wrong at a trial, or at the example, without any transformation."""
+def _wrong_plainly(session, trial=None, answer=None):
+    """The leaves that are wrong at a trial, or at the example, without any transformation, or in what came."""
     trial, dtype = trial or session.example[0], session.subject.dtype
-    plain = session.judge("truth", trial, dtype, remember=False)
+    plain = session.judge("truth", trial, dtype, answer, remember=False)
     return {finding.leaf for finding in plain if not finding.ok}
 
 

@@ -9,12 +9,12 @@ from ..explaining import explained
 from ..finding import CannotTell, Finding
 from ..session import Session
 from ..trials.options import others
-from . import definition
+from . import anywhere, definition
 from .naming import named
 
 VALUES = ("fresh", "zeros", "minute", "edges", "wide")  # where an epsilon shows, a slope, a threshold
 MOST = 6  # options
-ASKED = (definition.truth, definition.values, definition.kinks)
+ASKED = (definition.truth, definition.values, definition.kinks, anywhere.eager)
 
 
 @named
