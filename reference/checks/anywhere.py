@@ -15,6 +15,8 @@ from ..trials import other_values
 from .naming import first_line, named
 
 LANES = 2
+WITHOUT_JIT = "wrong without jit, right under it"
+STALE = "wrong after a forward pass elsewhere: the derivative depends on what ran before"
 
 
 @named
@@ -22,7 +24,7 @@ def eager(session: Session) -> Iterator[Finding]:
     """Without jit the derivative gives the same as under jit."""
     trial, dtype = session.example[0], session.subject.dtype
     answer = session.local(trial.primals, dtype).hand(trial.primals, trial.cotangent, eager=True)
-    yield from _transformed(session, "eager", trial, dtype, answer, "wrong without jit, right under it")
+    yield from _transformed(session, "eager", trial, dtype, answer, WITHOUT_JIT)
 
 
 @named
@@ -37,7 +39,7 @@ def repeatable(session: Session) -> Iterator[Finding]:
         pulls = [local.forward_pass(t.primals) for t in (trial, other)]
         second = pulls[0](local.cast_outputs(trial.cotangent))
         theirs = pulls[1].out, pulls[1](local.cast_outputs(other.cotangent))
-    third = local.hand(trial.primals, trial.cotangent, eager=True)[1]
+    outputs, third = local.hand(trial.primals, trial.cotangent, eager=True)
     for leaf, a, b, c, chosen in zip(
         session.subject.names, first, second, third, session.subject.differentiated, strict=True
     ):
@@ -49,12 +51,12 @@ def repeatable(session: Session) -> Iterator[Finding]:
             yield make("right") if all(same) else make("wrong", ratio=np.inf, message=message, fault="impure")
     elsewhere = session.judge("repeatable", other, dtype, theirs, outputs=False, remember=False)
     wrong = [finding for finding in elsewhere if finding.verdict == "wrong"]
-    # Then it is wrong at those values, whatever ran before.
-    plainly = _wrong_plainly(session, other, local.hand(other.primals, other.cotangent, eager=True)) if wrong else ()
-    message = "wrong after a forward pass elsewhere: the derivative depends on what ran before"
+    plainly = _wrong_plainly(session, other) if wrong else ()  # then it is wrong at those values, whatever ran before
+    eagerly = _wrong_plainly(session, trial, (outputs, third)) if wrong else ()
     for finding in wrong:
         if finding.leaf not in plainly:
-            yield dataclasses.replace(finding, message=message, fault="impure")
+            said = (WITHOUT_JIT, "transform") if finding.leaf in eagerly else (STALE, "impure")
+            yield dataclasses.replace(finding, message=said[0], fault=said[1])
 
 
 def _transformed(session, check, trial, dtype, answer, message):
