@@ -106,6 +106,11 @@ def kinks(session: Session) -> Iterator[Finding]:
     yield from _at_values(session, [v for v in session.profile.values if v in KINKED], "kinks")
 
 
+# Whether such values are asked about in double precision alone, where a difference of them is no noise, or in all but
+# that, where the truth itself, which has no more digits, loses what the derivative loses.
+ASKED = {"huge": True, "far from zero": False}
+
+
 def _at_values(session, words, check):
     near, example = _constants(session), session.subject.example
     for i, (kind_of_values, only) in enumerate(_each(session, words)):
@@ -122,7 +127,7 @@ def _at_values(session, words, check):
         if check == "kinks":  # of one sign: outputs may choose among equals each in its own way
             trial = dataclasses.replace(trial, cotangent=tuple(map(np.abs, trial.cotangent)))
         for dtype in dtypes(session):
-            if kind_of_values != "huge" or dtype == "float64":  # in fewer digits a difference of such numbers is noise
+            if ASKED.get(kind_of_values, dtype == "float64") == (dtype == "float64"):
                 yield from session.judge(check, trial, dtype, outputs=True)
 
 

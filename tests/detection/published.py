@@ -202,10 +202,10 @@ def selective_state_space():
             x, delta, b, c, before, g = now
             h_bar = h_bar + g[:, None] * c
             shrink = jnp.exp(-delta[:, None] * rate)
-            slope = h_bar * shrink * before
+            slope = h_bar * jnp.exp(a - delta[:, None] * rate) * before  # no product of nothing with e^a
             x_bar = delta * (h_bar @ b)
-            delta_bar = x * (h_bar @ b) - (slope * rate).sum(-1)
-            return (shrink * h_bar, a_bar - slope * delta[:, None] * rate), (x_bar, delta_bar, (delta * x) @ h_bar)
+            delta_bar = x * (h_bar @ b) - slope.sum(-1)
+            return (shrink * h_bar, a_bar - slope * delta[:, None]), (x_bar, delta_bar, (delta * x) @ h_bar)
 
         start = jnp.zeros_like(a), jnp.zeros_like(a)
         (_, a_bar), (x_bar, delta_bar, b_bar) = lax.scan(step, start, (x, delta, b, c, before, g), reverse=True)
