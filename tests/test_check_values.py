@@ -365,3 +365,22 @@ def test_a_length_that_cannot_grow_is_not_tried_small():
 
     axis, *rows = np.random.default_rng(0).normal(size=(5, 3)).astype(np.float32)
     assert judged(by_hand(turned, keeping(turned), backward), axis, np.stack(rows), checks="shapes").ok
+
+
+@pytest.mark.parametrize(("factor", "ok"), [(1.0, True), (1.01, False)])
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+def test_where_rounding_leaves_the_truth_no_digit_nobody_is_accused(dtype, factor, ok):
+    """More unknowns than equations: the matrix is singular, and what is solved with it is noise."""
+
+    def least_squares(a, b):
+        return jnp.linalg.solve(a.T @ a, a.T @ b)
+
+    def backward(saved, g):
+        a, b = saved
+        x, w = least_squares(a, b), jnp.linalg.solve(a.T @ a, g)
+        a_bar = jnp.outer(b - a @ x, w) - jnp.outer(a @ w, x)
+        return a_bar.at[-1, -1].multiply(factor), a @ w
+
+    with jax.enable_x64(dtype == "float64"):
+        a, b = np.split(np.random.default_rng(0).normal(size=(7, 4)).astype(dtype), [3], axis=1)
+        assert judged(by_hand(least_squares, keeping(least_squares), backward), a, b[:, 0], checks="shapes").ok == ok
