@@ -109,6 +109,25 @@ def _odd_and_even(primals, uses, lengths, takes):
         others = (length + 1,) if odd else (length + 1, 3 * length)
         made = (taken({length: other}, f"length {other} for {length}") for other in others)
         yield from next(filter(None, made), [])
+    if not odd:
+        yield from _more_than_one(primals, uses, takes)
+
+
+def _more_than_one(primals, uses, takes):
+    """Two where there is one: in every place, or else in the first of every array, or of those with most axes."""
+    shapes, most = [np.shape(a) for a in primals], max(map(np.ndim, primals))
+    for deepest, axes, words in (
+        (0, most, "length 2 for 1"),
+        (0, 1, "length 2 for 1 in front"),
+        (most, 1, "length 2 for 1 in front of the arrays with most axes"),
+    ):
+        grown = [
+            tuple(2 if n == 1 and axis < axes and len(shape) >= deepest else n for axis, n in enumerate(shape))
+            for shape in shapes
+        ]
+        if grown != shapes and takes(grown):
+            yield from _of_shapes(primals, uses, grown, {}, words)
+            return
 
 
 def shorter(primals, uses, takes: Callable) -> Iterator[tuple]:
@@ -172,21 +191,24 @@ def set_apart(primals, called, uses, takes: Callable) -> Iterator[tuple[str, tup
     ]
     halves = [f"half of it in {called[i]}" for i, a in enumerate(primals) if shorter[i] != np.shape(a)]
     for words, changed in ((moved, shapes), (halves, shorter)):
-        rng = np.random.default_rng(0)
-        made = [_of_shape(rng, a, shape, {}, use) for a, shape, use in zip(primals, changed, uses, strict=True)]
-        if words and not any(a is None for a in made) and (changed is shapes or takes(changed)):
-            yield f"length {', '.join(words)}", tuple(made)
+        if words and (changed is shapes or takes(changed)):
+            yield from _of_shapes(primals, uses, changed, {}, f"length {', '.join(words)}")
 
 
 def replaced(primals, uses, lengths, words):
     """(words, primals) with each length replaced wherever it occurs, if that changes anything and can be."""
-    rng = np.random.default_rng(0)
     shapes = [tuple(lengths.get(n, n) for n in np.shape(a)) for a in primals]
     if shapes != [np.shape(a) for a in primals]:
         known = {n: lengths.get(n, n) for a in primals if kind(a.dtype) == "float" for n in np.shape(a)}
-        made = [_of_shape(rng, a, shape, known, use) for a, shape, use in zip(primals, shapes, uses, strict=True)]
-        if all(a is not None for a in made):
-            yield words, tuple(made)
+        yield from _of_shapes(primals, uses, shapes, known, words)
+
+
+def _of_shapes(primals, uses, shapes, lengths, words):
+    """(words, primals) of other shapes, if there are such of all."""
+    rng = np.random.default_rng(0)
+    made = [_of_shape(rng, a, shape, lengths, use) for a, shape, use in zip(primals, shapes, uses, strict=True)]
+    if all(a is not None for a in made):
+        yield words, tuple(made)
 
 
 def _of_shape(rng, a, shape, lengths, use):
