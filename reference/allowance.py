@@ -8,7 +8,8 @@ is allowed
     spread   how far the truth moves when everything is nudged by SLACK roundings of that dtype: the primals, the
              cotangent, and every intermediate result of the definition and of its derivative.  Whoever computes in
              that dtype cannot avoid it.  The nudges come in antithetic pairs, so that at a point within rounding
-             of a kink one of the two crosses it.
+             of a kink one of the two crosses it.  Where an answer is not much further off than that, more copies
+             are tried, and smaller nudges, which do not leap over what is steep in a narrow place.
     scale    the largest magnitude of the leaf at the point: one rounding of the answer's own size
     least    the smallest positive number that arithmetic in the dtype keeps
 
@@ -17,6 +18,7 @@ There is no number for a rule, a dtype or a test: SLACK is the only constant.
 
 import dataclasses
 import functools
+from collections.abc import Iterator
 from typing import Any
 
 import jax
@@ -67,15 +69,18 @@ class Yardstick:
     allowance: Any
 
 
-def yardsticks(rule, primals: tuple, cotangent, dtypes=DTYPES, given: str | None = None) -> dict[str, Yardstick]:
+def yardsticks(
+    rule, primals: tuple, cotangent, dtypes=DTYPES, given: str | None = None, draw: int = 0
+) -> dict[str, Yardstick]:
     """Measure the truth and the allowance of a rule at a point, for answers in each of these dtypes, in one pass.
 
-    The point is rounded to the same dtype first, or to the one `given`, where that keeps more digits.
+    The point is rounded to the same dtype first, or to the one `given`, where that keeps more digits.  Every `draw`
+    nudges in another way, by SLACK roundings, a half of that, and so on down to one.
     """
     still = getattr(rule, "asked_for", ())
-    stacks = [copies((primals, cotangent), dtype, given, still) for dtype in dtypes]
+    stacks = [copies((primals, cotangent), dtype, given, still, draw) for dtype in dtypes]
     together = jax.tree.map(lambda *a: np.concatenate(a) if kind_of(a[0]) == "float" else a[0], *stacks)
-    noises = tuple(noise for dtype in dtypes for noise in _noises(dtype))
+    noises = tuple(noise for dtype in dtypes for noise in _noises(dtype, draw))
     with jax.enable_x64(True), jax.default_matmul_precision("highest"):
         result = to_numpy(stacked_pullback(rule, noises)(*together))
     return {
@@ -84,14 +89,26 @@ def yardsticks(rule, primals: tuple, cotangent, dtypes=DTYPES, given: str | None
     }
 
 
-def _noises(dtype):
+def widened(before: Yardstick, rule, primals: tuple, cotangent, dtype: str) -> Iterator[Yardstick]:
+    """The same with ever more copies, and smaller nudges: what is steep in few places is easily leapt over."""
+    for draw in range(1, SLACK):
+        more = yardsticks(rule, primals, cotangent, (dtype,), draw=draw)[dtype]
+        before = Yardstick(before.truth, jax.tree.map(np.maximum, before.allowance, more.allowance))
+        yield before
+
+
+def _slack(draw):
+    return SLACK / 2 ** (draw % SLACK.bit_length())
+
+
+def _noises(dtype, draw):
     """No noise at the point itself, then antithetic pairs."""
-    relative, absolute = SLACK * unit(dtype), SLACK * least(dtype)
-    up = [(row, relative, absolute) for row in range(PAIRS)]
+    relative, absolute = _slack(draw) * unit(dtype), _slack(draw) * least(dtype)
+    up = [(row, relative, absolute) for row in range(draw * PAIRS, (draw + 1) * PAIRS)]
     return (0, 0.0, 0.0), *up, *[(row, -relative, -absolute) for row, *_ in up]
 
 
-def copies(point, dtype, given=None, still: tuple[float, ...] = ()):
+def copies(point, dtype, given=None, still: tuple[float, ...] = (), draw: int = 0):
     """The point, rounded to the dtype, and its nudged copies, stacked along a new first axis.
 
     Equal numbers move together, whichever leaf they are in: a tie stays a tie, and what holds at ties can be told.
@@ -102,13 +119,13 @@ def copies(point, dtype, given=None, still: tuple[float, ...] = ()):
     )
     floats = [np.ravel(a) for a in jax.tree.leaves(point) if kind_of(a) == "float"]
     distinct, which = np.unique(np.concatenate([np.zeros(0), *floats]), return_inverse=True)
-    up = nudges(np.random.default_rng(0), (PAIRS, len(distinct))) * ~np.isin(distinct, still)
+    up = nudges(np.random.default_rng(draw), (PAIRS, len(distinct))) * ~np.isin(distinct, still)
     moves = iter(np.split(up[:, which], np.cumsum([a.size for a in floats])[:-1], axis=1)) if floats else iter(())
 
     def stack(a):
         if kind_of(a) != "float":
             return a
-        up = SLACK * unit(dtype) * next(moves).reshape(PAIRS, *np.shape(a))
+        up = _slack(draw) * unit(dtype) * next(moves).reshape(PAIRS, *np.shape(a))
         kept = np.where(np.abs(a) < least(dtype), 0.0, a)  # to arithmetic in the dtype it may be nothing at all
         return np.concatenate([a[None], a * (1 + up), kept * (1 - up)])
 

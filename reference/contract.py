@@ -5,6 +5,7 @@ A check takes a rule and a point, and compares; it neither prints nor asserts.
 
 import dataclasses
 import functools
+import itertools
 from collections.abc import Iterable, Iterator
 
 import jax
@@ -14,7 +15,7 @@ from manual_backprop.combinators import Network
 from manual_backprop.rule import Opaque
 from manual_backprop.signature import kind_of
 
-from .allowance import COPIES, DTYPES, SLACK, Yardstick, copies, least, round_to, yardsticks
+from .allowance import COPIES, DTYPES, SLACK, Yardstick, copies, least, round_to, widened, yardsticks
 from .diagnosis import Failure, diagnose
 from .discrepancy import discrepancy, tells
 from .finding import Finding
@@ -110,7 +111,9 @@ def against_autodiff(rule, point: Point, answer, yardstick: Yardstick, dtype: st
         if fault:
             yield make("wrong", ratio=np.inf, message=fault)
         elif truths[name] is not None:
-            apart = discrepancy(np.asarray(got[name], np.float64), truths[name], allowances[name], dtype)
+            ever_wider = itertools.chain([yardstick], widened(yardstick, rule, point.primals, point.cotangent, dtype))
+            allowed = (name_all(each.allowance)[name] for each in ever_wider)
+            apart = _apart(np.asarray(got[name], np.float64), truths[name], allowed, dtype)
             if apart is None:
                 yield make("abstained", message="rounding alone moves the truth without bound at this point")
             elif apart.ratio <= 1 and not tells(truths[name], allowances[name], dtype):
@@ -122,6 +125,15 @@ def against_autodiff(rule, point: Point, answer, yardstick: Yardstick, dtype: st
             else:
                 told = diagnose(Failure.among(name, got, truths, allowances, dtype=dtype, scope=scope))
                 yield make("wrong", **vars(apart), diagnosis=told and str(told))
+
+
+def _apart(value, truth, allowed: Iterable[np.ndarray], dtype):
+    """The discrepancy within the first of these allowances that explains it, as long as the next ones might."""
+    for allowance in allowed:
+        apart = discrepancy(value, truth, allowance, dtype)
+        if apart is None or not 1 < apart.ratio <= SLACK:
+            break
+    return apart
 
 
 def against_oracle(rule, point: Point, answer, yardstick: Yardstick, oracle: str) -> Iterator[Finding]:
