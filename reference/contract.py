@@ -15,7 +15,7 @@ from manual_backprop.combinators import Network
 from manual_backprop.rule import Opaque
 from manual_backprop.signature import kind_of
 
-from .allowance import COPIES, DTYPES, SLACK, Yardstick, copies, least, round_to, widened, yardsticks
+from .allowance import COPIES, DTYPES, SLACK, Yardstick, copies, least, round_to, scale, unit, widened, yardsticks
 from .diagnosis import Failure, diagnose
 from .discrepancy import discrepancy, tells
 from .finding import Finding
@@ -104,6 +104,7 @@ def against_autodiff(rule, point: Point, answer, yardstick: Yardstick, dtype: st
     like, got = name_all((point.cotangent, point.primals)), name_all((out, tuple(bars)))
     scope = _scope(rule, point)
     overflows = functools.cache(lambda: _overflows(rule, point, dtype))
+    elsewhere = functools.cache(lambda: _elsewhere(got, truths, allowances, dtype))
     for name in [*like, *(extra for extra in got if extra not in like)]:
         check = "value" if name.split("[")[0] == "y" else "vjp"
         make = functools.partial(Finding, str(rule), check, name, dtype, example=point.example)
@@ -122,6 +123,8 @@ def against_autodiff(rule, point: Point, answer, yardstick: Yardstick, dtype: st
                 yield make("right", **vars(apart))
             elif isinstance(rule, Network) and overflows():
                 yield make("abstained", message=f"the definition leaves the range of {dtype} at this point")
+            elif check == "vjp" and elsewhere():
+                yield make("abstained", message="rounding alone moves an output by as much as its size at this point")
             else:
                 told = diagnose(Failure.among(name, got, truths, allowances, dtype=dtype, scope=scope))
                 yield make("wrong", **vars(apart), diagnosis=told and str(told))
@@ -134,6 +137,18 @@ def _apart(value, truth, allowed: Iterable[np.ndarray], dtype):
         if apart is None or not 1 < apart.ratio <= SLACK:
             break
     return apart
+
+
+def _elsewhere(got, truths, allowances, dtype) -> bool:
+    """Whether rounding took an output to where the definition may have another slope, and no copy need have been.
+
+    It is off by more than rounding of its own size, and allowed because the copies are on both sides of all that.
+    """
+    for name in (name for name in got if name.split("[")[0] == "y" and truths.get(name) is not None):
+        apart, size = np.abs(np.asarray(got[name], np.float64) - truths[name]), scale(truths[name])
+        if size and np.any((allowances[name] >= size) & (apart > SLACK * (unit(dtype) * size + least(dtype)))):
+            return True
+    return False
 
 
 def against_oracle(rule, point: Point, answer, yardstick: Yardstick, oracle: str) -> Iterator[Finding]:

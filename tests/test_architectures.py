@@ -22,6 +22,16 @@ from manual_backprop.sampling import DEPTH, any_input, architecture, pairs, poss
 REGRESSIONS = [
     # Nudges by sixteen roundings leapt over the narrow place where tanh is steep, into which one rounding fell.
     ("recurrent(4)", (4, 4, 4), "large", 833, "bfloat16"),
+    # The same of the two corners of hard_tanh: all copies were beyond them, and all of the truth was zero.
+    (
+        "serial(dropout(rate=0.5), serial(serial(glu, dropout), dense(4)), linear(4), tied(dense(4), dense(4)),"
+        " sigmoid, fan_out(identity, scan(recurrent(4)), serial(concatenate(serial(rms_norm, dense(2)), dense(2)),"
+        " dropout)), residual(dense(4)), tied(dense(4), residual(dense(4))), hard_tanh)",
+        (2, 3, 4),
+        "mixed",
+        1,
+        "bfloat16",
+    ),
     # The definition's autodiff squared 1 + e⁴⁵⁶: the truth was zero, and the rule right.
     ("serial(softmax_cross_entropy, sigmoid)", (3, 4), "wide", 4, "float64"),
     # Values at the edge of float16's range: whether they overflow is a matter of rounding.
