@@ -89,7 +89,7 @@ def yardsticks(
     }
 
 
-def widened(before: Yardstick, rule, primals: tuple, cotangent, dtype: str) -> Iterator[Yardstick]:
+def with_more_copies(before: Yardstick, rule, primals: tuple, cotangent, dtype: str) -> Iterator[Yardstick]:
     """The same with ever more copies, and smaller nudges: what is steep in few places is easily leapt over."""
     for draw in range(1, SLACK):
         more = yardsticks(rule, primals, cotangent, (dtype,), draw=draw)[dtype]

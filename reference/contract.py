@@ -15,7 +15,19 @@ from manual_backprop.combinators import Network
 from manual_backprop.rule import Opaque
 from manual_backprop.signature import kind_of
 
-from .allowance import COPIES, DTYPES, SLACK, Yardstick, copies, least, round_to, scale, unit, widened, yardsticks
+from .allowance import (
+    COPIES,
+    DTYPES,
+    SLACK,
+    Yardstick,
+    copies,
+    least,
+    round_to,
+    scale,
+    unit,
+    with_more_copies,
+    yardsticks,
+)
 from .diagnosis import Failure, diagnose
 from .discrepancy import discrepancy, tells
 from .finding import Finding
@@ -106,14 +118,14 @@ def against_autodiff(rule, point: Point, answer, yardstick: Yardstick, dtype: st
     overflows = functools.cache(lambda: _overflows(rule, point, dtype))
     elsewhere = functools.cache(lambda: _elsewhere(got, truths, allowances, dtype))
     for name in [*like, *(extra for extra in got if extra not in like)]:
-        check = "value" if name.split("[")[0] == "y" else "vjp"
+        check = "value" if _is_output(name) else "vjp"
         make = functools.partial(Finding, str(rule), check, name, dtype, example=point.example)
         fault = _malformed(got.get(name, MISSING), like.get(name, MISSING), truths.get(name), dtype)
         if fault:
             yield make("wrong", ratio=np.inf, message=fault)
         elif truths[name] is not None:
-            ever_wider = itertools.chain([yardstick], widened(yardstick, rule, point.primals, point.cotangent, dtype))
-            allowed = (name_all(each.allowance)[name] for each in ever_wider)
+            more = with_more_copies(yardstick, rule, point.primals, point.cotangent, dtype)
+            allowed = (name_all(each.allowance)[name] for each in itertools.chain([yardstick], more))
             apart = _apart(np.asarray(got[name], np.float64), truths[name], allowed, dtype)
             if apart is None:
                 yield make("abstained", message="rounding alone moves the truth without bound at this point")
@@ -130,6 +142,10 @@ def against_autodiff(rule, point: Point, answer, yardstick: Yardstick, dtype: st
                 yield make("wrong", **vars(apart), diagnosis=told and str(told))
 
 
+def _is_output(name) -> bool:
+    return name.split("[")[0] == "y"
+
+
 def _apart(value, truth, allowed: Iterable[np.ndarray], dtype):
     """The discrepancy within the first of these allowances that explains it, as long as the next ones might."""
     for allowance in allowed:
@@ -144,7 +160,7 @@ def _elsewhere(got, truths, allowances, dtype) -> bool:
 
     It is off by more than rounding of its own size, and allowed because the copies are on both sides of all that.
     """
-    for name in (name for name in got if name.split("[")[0] == "y" and truths.get(name) is not None):
+    for name in (name for name in got if _is_output(name) and truths.get(name) is not None):
         apart, size = np.abs(np.asarray(got[name], np.float64) - truths[name]), scale(truths[name])
         if size and np.any((allowances[name] >= size) & (apart > SLACK * (unit(dtype) * size + least(dtype)))):
             return True
