@@ -209,6 +209,24 @@ def test_more_digits_than_a_dtype_has_that_nobody_gave_are_no_fault(factor, ok):
     assert judged(masked, X, checks=("truth", "precision")).ok == ok
 
 
+@pytest.mark.parametrize("refusing", ["function", "backward"])
+def test_a_dtype_that_the_function_itself_refuses_is_no_fault_of_the_derivative(refusing):
+    """A solver says by an error of its own that it does not converge in half precision."""
+
+    def converged(x):
+        if x.dtype == jnp.bfloat16:
+            raise ArithmeticError("no convergence in bfloat16")
+        return x
+
+    def function(x):
+        return jnp.sin(converged(x) if refusing == "function" else x)
+
+    solved = by_hand(function, keeping(function), lambda kept, g: (g * jnp.cos(converged(*kept)),))
+    found = judged(solved, X, checks=("truth", "precision"))
+    assert found.ok == (refusing == "function")
+    assert ("no convergence in bfloat16" in str(found)) == (not found.ok)
+
+
 # --- lengths and values that are easily passed over ------------------------------------------------------------------
 
 

@@ -106,9 +106,13 @@ def kinks(session: Session) -> Iterator[Finding]:
     yield from _at_values(session, [v for v in session.profile.values if v in KINKED], "kinks")
 
 
-# Whether such values are asked about in double precision alone, where a difference of them is no noise, or in all but
-# that, where the truth itself, which has no more digits, loses what the derivative loses.
-ASKED = {"huge": True, "far from zero": False}
+def _unasked(dtype) -> str:
+    """Values at which such a dtype tells nothing.
+
+    In the thousands, what has few digits differs by noise alone.  Far from zero, the truth, which has no more digits
+    than double precision, loses what the derivative loses.
+    """
+    return "far from zero" if dtype == "float64" else "huge"
 
 
 def _at_values(session, words, check):
@@ -127,7 +131,7 @@ def _at_values(session, words, check):
         if check == "kinks":  # of one sign: outputs may choose among equals each in its own way
             trial = dataclasses.replace(trial, cotangent=tuple(map(np.abs, trial.cotangent)))
         for dtype in dtypes(session):
-            if ASKED.get(kind_of_values, dtype == "float64") == (dtype == "float64"):
+            if kind_of_values != _unasked(dtype):
                 yield from session.judge(check, trial, dtype, outputs=True)
 
 

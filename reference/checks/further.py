@@ -14,7 +14,7 @@ from ..subject import Subject
 from ..tracing.interpreter import settles
 from ..tracing.widening import kind
 from ..trials import other_values
-from .naming import dtypes, first_line, named
+from .naming import dtypes, first_line, named, takes
 
 
 @named
