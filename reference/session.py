@@ -22,7 +22,7 @@ from .tracing.interpreter import equations, repeats, settles
 from .trials import GIVEN, Trial, cotangents
 from .trials.bounds import beyond_the_end
 from .trials.lengths import shorter
-from .trials.wholes import together, uses
+from .trials.uses import together, uses
 
 LARGE = 2**16  # numbers in an example: the truth at it is a matter of seconds, and all that is tried beside it is not
 STILL = ((0, 0.0, 0.0),) * COPIES

@@ -1,11 +1,14 @@
 """What `check` tries besides the example: indices twice, labels that are ignored, empty rows."""
 
+import functools
+
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 from detection.case import by_hand
 from detection.halves import keeping
+from jax import lax
 
 from manual_backprop.reference import check
 
@@ -207,6 +210,33 @@ def test_more_digits_than_a_dtype_has_that_nobody_gave_are_no_fault(factor, ok):
 
     masked = by_hand(lambda x: x * mask.astype(x.dtype), lambda x: (x * mask.astype(x.dtype), ()), backward)
     assert judged(masked, X, checks=("truth", "precision")).ok == ok
+
+
+LOOKED_UP = {
+    "by an index": (lambda t, y: t[y + 1] - t[y], 4),
+    "taken": (lambda t, y: jnp.take(t, y), 5),
+    "as one of a row": (lambda t, y: t.reshape(1, 6)[jnp.zeros_like(y), y], 5),
+    "among classes": (lambda t, y: jax.nn.one_hot(y, 6) @ t, 5),
+    "in a loop": (lambda t, y: lax.scan(lambda total, i: (total + t[i], total), 0.0, y)[0], 5),
+    "from there on": (lambda t, y: jnp.sum(lax.dynamic_slice_in_dim(t, y[0], 3) ** 2), 3),
+    "so many": (lambda t, y: jnp.where(jnp.arange(6) < y[:, None], t, 0.0), 6),
+}
+
+
+@pytest.mark.parametrize("way", LOOKED_UP)
+def test_the_last_class_is_tried_where_the_example_has_it_not(way):
+    """And none after it: an index that is none tells nothing of a derivative."""
+    function, last = LOOKED_UP[way]
+
+    def backward(factor, kept, g):
+        t_bar = jax.vjp(lambda t: function(t, kept[1]), kept[0])[1](g)[0]
+        beyond = jnp.maximum(jnp.max(kept[1]) - (last - 1), 0)  # no comparison, which would be tried
+        return t_bar * factor**beyond, None
+
+    t, y = np.sqrt(np.arange(1, 7, dtype=np.float32)), np.array([1, 0, 2, 1], np.int32)
+    for factor, ok in ((1.0, True), (2.0, False)):
+        looked_up = by_hand(function, keeping(function), functools.partial(backward, factor))
+        assert judged(looked_up, t, y, checks=("truth", "kinks")).ok == ok
 
 
 @pytest.mark.parametrize("refusing", ["function", "backward"])

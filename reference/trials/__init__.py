@@ -16,7 +16,8 @@ from manual_backprop.signature import kind_of
 from ..tracing.widening import kind
 from .kept import ends, free, is_mask, keeps, kept
 from .options import nearby
-from .wholes import Use, other_integers, other_mask
+from .uses import Use
+from .wholes import other_integers, other_mask
 
 GIVEN = "as given"
 
@@ -154,7 +155,7 @@ def other_values(
 ) -> tuple:
     """Primals of the same shapes, with the values that these words name; each leaf keeps what it has.
 
-    uses  what the function does with each leaf, where that is an integer or a lone number: see `wholes.uses`
+    uses  what the function does with each leaf, where that is an integer or a lone number: see `uses`
     only  the one leaf that has such values, the others fresh ones; all, if negative; of marks, which one
     """
     rng = np.random.default_rng([seed, list(VALUES).index(words), 3 + only])  # not what default_rng(seed) gives

@@ -1,174 +1,20 @@
-"""Integers, booleans and masks like the example's: what the function asks of them, and others that may be tried.
+"""Integers, booleans and masks like the example's that may be tried.
 
-Indices that the example has once are tried twice, for what is written twice has to add; a label that the function
-compares with a constant is tried as that constant, for padding has to be ignored in both halves, and so is a lone
-number, which may have a formula of its own there; a mask is tried with rows that are empty and rows that are full.
+Indices that the example has once are tried twice, for what is written twice has to add; the last row of a table, or
+class, is tried though the example may not have it; a label that the function compares with a constant is tried as that
+constant, for padding has to be ignored in both halves, and so is a lone number, which may have a formula of its own
+there; a mask is tried with rows that are empty and rows that are full.
 What the function makes of these its definition says: where that is not finite, nothing is judged.
 """
 
-import dataclasses
-
 import numpy as np
 
-from manual_backprop.signature import kind_of
-
-from ..tracing.interpreter import inner_jaxprs, names, open_jaxpr
+from .uses import Use
 
 FEW = 2**16  # integers of a smaller range are listed
 
 
-@dataclasses.dataclass(frozen=True)
-class Use:
-    """What a function does with one of its integers, or with a lone number.
-
-    constants  what it is compared with: an index of padding, a label to be ignored, a power with a limit of its own
-    places     where things are written to, so that of equal ones one alone would last: they have to differ
-    lengths    of the axes that it is an index of
-    """
-
-    constants: frozenset = frozenset()
-    places: bool = True
-    lengths: frozenset = frozenset()
-
-
-# --- what a function does with its integers --------------------------------------------------------------------------
-
-
-def uses(closed, bounds: bool = True) -> list[Use]:
-    """Of every argument of a traced function, what it does with it where it is an integer or a lone number.
-
-    bounds  whether what lies beyond a bound that it is compared with counts as well
-    """
-    jaxpr, _ = open_jaxpr(closed)
-    seen = _Seen([set() for _ in jaxpr.invars], set(), [set() for _ in jaxpr.invars], bounds)
-    _follow(closed, [_Known(frozenset([i]), i) for i in range(len(jaxpr.invars))], seen)
-    found = enumerate(zip(seen.constants, seen.lengths, strict=True))
-    return [Use(frozenset(constants), i in seen.places, frozenset(lengths)) for i, (constants, lengths) in found]
-
-
-def together(found: list[Use], others: list[Use]) -> list[Use]:
-    """What either of two functions does with each argument of the first; the second may have more."""
-    both = zip(found, others[: len(found)], strict=True)
-    return [dataclasses.replace(a, constants=a.constants | b.constants) for a, b in both]
-
-
-@dataclasses.dataclass
-class _Seen:
-    constants: list[set]
-    places: set
-    lengths: list[set]
-    bounds: bool
-
-
-@dataclasses.dataclass(frozen=True)
-class _Known:
-    """What is known of a value.
-
-    sources  the arguments that its integers come from
-    own      the argument whose numbers these are, as they are
-    number   the single number that it holds
-    """
-
-    sources: frozenset = frozenset()
-    own: int | None = None
-    number: float | None = None
-
-
-def _follow(closed, given, seen):
-    """Where the arguments go, equation by equation: what is known of the outputs."""
-    jaxpr, constants = open_jaxpr(closed)
-    known = dict(zip(jaxpr.invars, given, strict=True))
-    known.update(zip(jaxpr.constvars, [_Known(number=_number(c)) for c in constants], strict=False))
-
-    def read(atom):
-        return _Known(number=_number(atom.val)) if hasattr(atom, "val") else known.get(atom, _Known())
-
-    wrapping = _wrapping(jaxpr)
-    for equation in jaxpr.eqns:
-        inputs = list(map(read, equation.invars))
-        from_all = frozenset().union(*(value.sources for value in inputs))
-        if not set(equation.outvars) & wrapping:
-            _note(equation, inputs, seen)
-        for inner in inner_jaxprs(equation):
-            count = len(open_jaxpr(inner)[0].invars)
-            handed = inputs[len(inputs) - count :] if count <= len(inputs) else [_Known(from_all)] * count
-            found = _follow(inner, handed, seen)
-            looped = equation.primitive.name in ("scan", "while")
-            if looped and any(value.sources - from_all for value in found):
-                from_all = from_all.union(*(value.sources for value in found))
-        kept = inputs[0] if equation.primitive.name in _KEEPS and inputs else _Known()
-        for out in equation.outvars:
-            whole = hasattr(out.aval, "dtype") and kind_of(out.aval) == "integer"
-            known[out] = _Known(from_all if whole else frozenset(), kept.own, kept.number)
-    return [read(atom) for atom in jaxpr.outvars]
-
-
-_KEEPS = names("abs broadcast_in_dim convert_element_type reshape squeeze copy pvary stop_gradient")
-
-
-def _wrapping(jaxpr) -> set:
-    """The comparisons by which an index that is negative is counted from the end: they choose a sum with a length."""
-    made = {out: equation for equation in jaxpr.eqns for out in equation.outvars}
-    found = set()
-    for equation in jaxpr.eqns:
-        first, *cases = [a for a in equation.invars if not hasattr(a, "val")] or [None]
-        chosen_by = made.get(first) if equation.primitive.name == "select_n" else None
-        if chosen_by is not None and chosen_by.primitive.name == "lt":
-            added = [case for case in cases if case in made and made[case].primitive.name == "add"]
-            if any(kind_of(case.aval) == "integer" for case in added):
-                found.add(first)
-    return found
-
-
-def _number(value):
-    """A single number, as one."""
-    if getattr(value, "dtype", None) is not None and kind_of(value) not in ("integer", "float"):
-        return None
-    if np.size(value) != 1 or isinstance(np.ravel(value)[0], bool | np.bool_):
-        return None
-    one = np.ravel(value)[0]
-    return int(one) if isinstance(one, int | np.integer) else float(one) if np.isfinite(float(one)) else None
-
-
-def _note(equation, inputs, seen):
-    name = equation.primitive.name
-    if name in COMPARISONS and len(inputs) == 2:
-        whole = kind_of(equation.invars[0].aval) == "integer"
-        for value, other, beside in ((*inputs, 0), (*inputs[::-1], 1)):
-            if other.number is None:
-                continue
-            for place in value.sources if whole and name in ("eq", "ne") else ():
-                seen.constants[place].add(other.number)
-            if value.own is not None:
-                seen.constants[value.own].update(_marks(name, other.number, beside, whole, seen.bounds))
-    if name == "cond":  # every branch is a formula of its own
-        for place in inputs[0].sources:
-            seen.constants[place].update(range(len(equation.params["branches"])))
-    if name.startswith(("gather", "scatter")) and len(inputs) > 1:
-        numbers, shape = equation.params["dimension_numbers"], np.shape(equation.invars[0].aval)
-        axes = numbers.start_index_map if name == "gather" else numbers.scatter_dims_to_operand_dims
-        for place in inputs[1].sources:
-            seen.lengths[place].update(shape[axis] for axis in axes)
-    written = name == "scatter" or (name.startswith(("scatter", "gather")) and equation.params.get("unique_indices"))
-    if written and len(inputs) > 1:
-        seen.places |= inputs[1].sources
-
-
-COMPARISONS = {"eq": 0, "ne": 0, "lt": -1, "ge": -1, "gt": 1, "le": 1}  # which neighbour is on the other side
-
-
-def _marks(name, number, beside, whole, bounds):
-    """What a comparison with a number makes special: that number, and of a bound both of its sides."""
-    side = COMPARISONS[name] * (-1 if beside else 1)
-    if not side or not bounds:
-        return {number} if not side else set()
-    return {number, number + side} if whole else {number, number / 2, number * 2}
-
-
-# --- others like these -----------------------------------------------------------------------------------------------
-
-
-def other_integers(rng, a, words: str, use: Use = Use(), lengths=()):
+def other_integers(rng, a, words: str, use: Use, lengths=()):
     """Integers like these, for one of the kinds of values: the range is kept, and so is what they are good for.
 
     A permutation stays one, offsets into an array stay offsets, what ascends ascends, places stay different.
