@@ -18,12 +18,14 @@ from .blame import by_differences
 from .discrepancy import Discrepancy, discrepancy, tells
 from .excuses import OUTERMOST, excuse, no_slope, usual
 from .finding import Finding
-from .kinks import at_odds, between, floating, focus
+from .kinks import at_odds, between, floating, focus, is_no_limit
 from .measuring import barely, beside, far_off, steadied, without_cancelling
 from .trials import Trial
 from .trials.kept import is_mask
 
 AT_KINKS = ("truth", "kinks")  # these look around every point
+OUTPUTS = 64  # that are asked one by one
+COTANGENTS = 8  # under which autodiff may turn out to be no limit
 UNTOLD = {"verdict": "abstained", "message": "rounding alone moves the truth by as much as its size at this point"}
 
 
@@ -258,6 +260,8 @@ class Judgement:
         if fits and verdict and verdict[0] == "wrong":
             around, verdict = seen(np.median(around[leaf.place], axis=0))
             verdict = None if verdict and self._is_the_slope(leaf) else verdict
+        if verdict and verdict[0] == "wrong" and self._by_outputs(leaf):
+            verdict = "right", "a kink of several outputs, each between the one-sided derivatives of its own"
         accepted = fits or (verdict and verdict[0] == "right")
         if not accepted and any(map(is_mask, filter(floating, primals))):
             others, other = seen(leaf.value, masks_move=True)  # what looks like a mask may be numbers
@@ -267,6 +271,36 @@ class Judgement:
         if verdict and verdict[0] == "right":
             session.kinked.add((id(self.trial), self.dtype))
         return around, verdict
+
+    def _by_outputs(self, leaf: Leaf) -> bool:
+        """Whether of every output alone it is right, where autodiff as well is no limit of all of them together.
+
+        Each has taken a side of its own, as hats that meet at a knot do: one at its top, two at their feet.
+        """
+        flat = np.concatenate([np.zeros(0), *map(np.ravel, self.trial.cotangent)])
+        heard = np.flatnonzero(flat)
+        if not 1 < len(heard) <= OUTPUTS or not self._autodiff_is_no_limit(leaf):
+            return False
+        alone = (self._under(np.where(np.arange(flat.size) == i, flat, 0.0)) for i in heard)
+        findings = (finding for one in alone for finding in one._judged())
+        return not any(finding.leaf == leaf.name and finding.verdict == "wrong" for finding in findings)
+
+    def _under(self, flat) -> "Judgement":
+        """The same of other cotangents, one after the other in one row, and nothing of it kept."""
+        ends = np.cumsum([a.size for a in self.trial.cotangent])[:-1]
+        parts = zip(np.split(flat, ends), self.trial.cotangent, strict=True)
+        trial = dataclasses.replace(self.trial, cotangent=tuple(part.reshape(np.shape(a)) for part, a in parts))
+        trial = dataclasses.replace(trial, sparse=np.count_nonzero(flat) == 1)
+        return Judgement(self.session, self.check, trial, self.dtype, None, False, False, False)
+
+    def _autodiff_is_no_limit(self, leaf: Leaf) -> bool:
+        """Whether under some cotangent autodiff's own answer lies beyond all around it."""
+        rng = np.random.default_rng(0)
+        for one in (self._under(rng.normal(size=sum(map(np.size, self.trial.cotangent)))) for _ in range(COTANGENTS)):
+            truth, (around, _) = one._measured.truth[1][leaf.place], self.session.look_around(one.trial, self.dtype)
+            if around and is_no_limit(truth, around[leaf.place], self.local.unit):
+                return True
+        return False
 
     def _is_the_slope(self, leaf: Leaf) -> bool:
         """Whether it is the slope along every single number, though not where all of them move."""

@@ -251,6 +251,13 @@ def at_odds(leaves, differentiated, dtype) -> list[tuple[int, str]]:
     return []
 
 
+def is_no_limit(value, around, dtype) -> bool:
+    """Whether some element of a cotangent lies beyond all that its neighbours have."""
+    rounding = SLACK * (unit(dtype) * scale(around) + least(dtype))
+    with np.errstate(invalid="ignore"):
+        return bool(np.any(_outside(value, around) > rounding + np.sqrt(NEAR) * np.ptp(around, axis=0)))
+
+
 def _outside(value, around):
     """How far a value is from all that lies between its neighbours."""
     return np.maximum(np.maximum(np.nanmin(around, axis=0) - value, value - np.nanmax(around, axis=0)), 0)

@@ -101,3 +101,21 @@ def test_where_the_truth_is_zero_what_is_not_finite_is_wrong():
     )
     result = check(divided, np.array([0.5, -1.25, 2.0], np.float32), profile="quick", checks="kinks", reproduce=False)
     assert not result.ok
+
+
+@pytest.mark.parametrize(("top", "ok"), [(0.0, True), (1.0, True), (-0.5, True), (1.5, False)])
+def test_where_autodiff_is_no_limit_every_output_may_take_a_side_of_its_own(top, ok):
+    """Hats over knots: where one has its top, its neighbours have their feet, and autodiff takes neither side."""
+    knots = jnp.linspace(-1.0, 1.0, 5)
+
+    def hats(x):
+        return jax.nn.relu(1 - jnp.abs(x[:, None] - knots.astype(x.dtype)) / 0.5).sum(0)
+
+    def backward(x, y_bar):
+        off = x[:, None] - knots.astype(x.dtype)
+        slope = jnp.where(off == 0, top, jnp.sign(off)) * (jnp.abs(off) < 0.5)
+        return (-(slope / 0.5) @ y_bar,)
+
+    x = np.array([-0.9, -0.3, 0.15, 0.62, 0.1, 0.77], np.float32)
+    result = check(by_hand(hats, lambda x: (hats(x), x), backward), x, checks=("truth", "kinks"), reproduce=False)
+    assert result.ok == ok, result
