@@ -18,6 +18,7 @@ from .checks import CHECKS
 from .checks.naming import first_line
 from .explaining import explained, severity
 from .finding import GIVEN_UP, INTERRUPTED, LEFT_OUT, CannotTell, Finding
+from .kinks import floating
 from .patience import Left, Patience
 from .profiles import PROFILES
 from .progress import progress
@@ -25,6 +26,7 @@ from .reproduction import reproduced
 from .result import Interrupted, Result
 from .session import Session
 from .subject import Subject, Unusable, real_outputs
+from .trials.kept import kept
 
 HERE = pathlib.Path(__file__).parent
 SECONDS = 60.0  # for one check, before it is given up
@@ -34,6 +36,7 @@ AT_THE_EXAMPLE = ("value", "truth")
 AT_LENGTH = (*AT_THE_EXAMPLE, "structure", "residuals")  # all else, where the example is large, at shorter lengths
 FIRST = ("value", "structure", "truth", "values", "kinks")  # what they measure, the others use
 LONGEST = ("shapes", "eager")  # so they begin before the others do
+SHOWN = 4  # arguments of which it is said what every trial keeps
 ALONE = "repeatable"  # two calls are to be the same, with no third one beside them
 
 
@@ -88,7 +91,8 @@ def check(
 
     def result(findings):
         took = time.monotonic() - start
-        return Result(str(subject), (*findings, *told), tuple(session.outside), took, advice)
+        said = "; ".join(filter(None, (advice, _of_the_example(session, chosen))))
+        return Result(str(subject), (*findings, *told), tuple(session.outside), took, said)
 
     with progress(str(subject)) as at:
         findings, advice = None, ""
@@ -224,6 +228,18 @@ def _advice(session) -> str:
     shapes = ", ".join(str(list(shape)) for shape in dict.fromkeys(session.in_little.subject.shapes) if shape)
     shorter = f"all but {', '.join(AT_LENGTH)} at shorter lengths: {shapes}"
     return "; ".join([kernel] * session.is_kernel + [shorter] * (session.in_little is not session))
+
+
+def _of_the_example(session, chosen) -> str:
+    """What no trial leaves, since the example has it."""
+    if not {"values", "kinks"} & {*chosen}:
+        return ""
+    subject = session.in_little.subject
+    leaves = zip(subject.names, subject.example, subject.differentiated, strict=True)
+    words = {name: kept(a)[0] for name, a, asked in leaves if asked and np.ndim(a) and floating(a)}
+    said = [f"{name} ({of_it})" for name, of_it in words.items() if of_it]
+    more = [f"{len(said) - SHOWN} more"] if len(said) > SHOWN else []
+    return f"kept as in the example: {', '.join((*said[:SHOWN], *more))}" if said else ""
 
 
 def _called(subject, patience):

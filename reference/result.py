@@ -20,7 +20,7 @@ class Result:
 
     findings   one for every check, leaf and dtype: the worst of all its points
     outside    where the definition itself was not finite, by the words for the values
-    advice     what would make the check quicker, or tell it more
+    advice     what would make the check quicker, or tell it more: of what the example has, all that was tried has it
     """
 
     subject: str

@@ -325,3 +325,15 @@ def test_floats_for_integers_are_found_though_jax_drops_them(for_ids, ok):
     result = check(rows, np.ones((3, 2), np.float32), np.array([0, 2, 2]), checks="structure")
     assert result.ok == ok
     assert [finding.leaf for finding in result.failures] == [] if ok else ["ids"]
+
+
+def test_what_every_trial_keeps_of_the_example_is_said():
+    """A derivative may be meant for positive numbers alone; then it is said that no other was tried."""
+    absolute = made(jnp.abs, lambda kept, y_bar: (y_bar,))
+    found = check(absolute, np.abs(X), checks=("truth", "values"))
+    assert found.ok
+    assert "kept as in the example: x (positive)" in str(found)
+    found = check(absolute, X, checks=("truth", "values"), reproduce=False)
+    assert not found.ok
+    assert "kept as" not in str(found)
+    assert "kept as" not in str(check(absolute, np.abs(X), checks="truth"))
