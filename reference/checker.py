@@ -17,7 +17,7 @@ from .blame import blamed
 from .checks import CHECKS
 from .checks.naming import first_line
 from .explaining import explained, severity
-from .finding import GIVEN_UP, INTERRUPTED, LEFT_OUT, CannotTell, Finding
+from .finding import BROKEN, GIVEN_UP, INTERRUPTED, LEFT_OUT, CannotTell, Finding
 from .kinks import floating
 from .patience import Left, Patience
 from .profiles import PROFILES
@@ -311,7 +311,7 @@ def _raised(error, seconds) -> dict:
     if isinstance(error, concurrent.futures.TimeoutError):
         return {"verdict": "abstained", "message": f"{GIVEN_UP} {seconds:g} seconds; seconds= allows more"}
     if _of_our_own(error):
-        return {"verdict": "abstained", "message": f"this check itself failed, which is a mistake of its own: {said}"}
+        return {"verdict": "abstained", "message": f"{BROKEN}: {said}"}
     if isinstance(error, MemoryError) or "RESOURCE_EXHAUSTED" in str(error):
         said = "out of memory; give smaller example arguments"
     impure = isinstance(error, jax.errors.UnexpectedTracerError)

@@ -104,7 +104,7 @@ def _digits_lost(session, trial, dtype, place, apart):
         return None
     left = f"{-np.log10(max(apart.relative, u)):.1f} of {-np.log10(u):.1f} digits"
     if dtype == "float64":  # which nothing is wider than
-        if unsure and apart.ratio <= SLACK:
+        if np.all(allowance >= whole / 2) and apart.ratio <= SLACK:
             return "abstained", "rounding alone leaves the truth no digit here"
         return ("right", f"{left} are left here") if apart.absolute <= u * max(SLACK * size * whole, nothing) else None
     at = session.rounded(trial, dtype)

@@ -4,6 +4,7 @@ import dataclasses
 from typing import Literal
 
 GIVEN_UP = "given up after"  # how a check says that it took too long
+BROKEN = "this check itself failed, which is a mistake of its own"
 INTERRUPTED = "interrupted before it was done"
 LEFT_OUT = "left out by"  # a profile that tries less
 Verdict = Literal["right", "wrong", "raised", "abstained"]
@@ -46,6 +47,11 @@ class Finding:
     def given_up(self) -> bool:
         """Whether it took too long to find out."""
         return bool(self.message) and self.message.startswith(GIVEN_UP)
+
+    @property
+    def broken(self) -> bool:
+        """Whether the check itself raised what it should not."""
+        return bool(self.message) and self.message.startswith(BROKEN)
 
     @property
     def interrupted(self) -> bool:

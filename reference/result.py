@@ -62,7 +62,7 @@ class Result:
             reasons = "; ".join((*said, *([NOT_FINITE] if GIVEN in self.outside else [])))
             return f"{self.subject}: nothing could be judged ({reasons[:400]})"
         if not self.failures:
-            early = self.interrupted or any(finding.given_up for finding in self.findings)
+            early = self.interrupted or any(finding.given_up or finding.broken for finding in self.findings)
             state = "nothing was found wrong so far" if early else "the derivative is right"
             return f"{self.subject}: {state} ({counts})"
         checks = ", ".join(dict.fromkeys(f.check for f in self.failures))
@@ -79,6 +79,8 @@ class Result:
         late = dict.fromkeys(f.check for f in self.findings if f.given_up)
         said = f"{right} right, {len(self.failures)} wrong, {abstained} abstained"
         said += f"; {', '.join(late)} given up, and not all was tried: seconds= allows more" if late else ""
+        broken = dict.fromkeys(f.check for f in self.findings if f.broken)
+        said += f"; {', '.join(broken)} failed by a mistake of the checker, which is worth a report" if broken else ""
         said += f"; interrupted before {', '.join(self.interrupted)}" if self.interrupted else ""
         said += f"; {NOT_FINITE}" if GIVEN in self.outside else ""
         return said + (f"; {self.advice}" if self.advice else "")

@@ -80,6 +80,8 @@ def by_contract(case, dtype: str, profile: str) -> Outcome:
             message = f"{type(error).__name__}: {error}"
             return Outcome(case.name, "check", True, "raised", message, time.perf_counter() - start)
         seconds = time.perf_counter() - start
+    if broken := next((str(finding) for finding in result.findings if finding.broken), None):
+        return Outcome(case.name, "check", not case.says, "raised", broken, seconds)  # counted against it
     best = result.diagnosis
     return Outcome(case.name, "check", not result.ok, best.fault if best else None, str(result), seconds)
 

@@ -337,3 +337,8 @@ def test_what_every_trial_keeps_of_the_example_is_said():
     assert not found.ok
     assert "kept as" not in str(found)
     assert "kept as" not in str(check(absolute, np.abs(X), checks="truth"))
+
+
+def test_a_choice_by_a_constant_is_none():
+    chosen = made(lambda x: jnp.where(True, x * x, 0), square_back)
+    assert check(chosen, X, checks=("truth", "values", "kinks", "shapes")).ok

@@ -298,12 +298,15 @@ def test_a_function_without_any_derivative_is_refused_once():
     assert check(called_back, X, X, argnums=1, profile="quick").ok
 
 
+@pytest.mark.breaks_the_checker
 def test_a_mistake_of_the_checker_is_not_put_down_to_the_derivative(monkeypatch):
     monkeypatch.setattr("manual_backprop.reference.judge.between", None)
     result = check(made(square, square_back), X, profile="quick")
     (said,) = {finding.message for finding in result.findings if finding.check == "truth"}
     assert not result.failures
     assert "a mistake of its own: TypeError: 'NoneType' object is not callable" in said
+    assert "nothing was found wrong so far" in str(result)
+    assert "truth, kinks failed by a mistake of the checker" in str(result)
 
 
 @pytest.mark.parametrize("scalar", [np.float64(0.75), 0.75])

@@ -102,7 +102,7 @@ def _follow(closed, given, seen):
                 from_all = from_all.union(*(value.sources for value in found))
         kept = _kept(equation, inputs)
         chosen_by, *cases = _selected(equation)
-        if chosen_by in wrapping:  # it is an index that is not negative
+        if not hasattr(chosen_by, "val") and chosen_by in wrapping:  # it is an index that is not negative
             kept = _Known(index=read(cases[0]).index)
         for out in equation.outvars:
             whole = hasattr(out.aval, "dtype") and kind_of(out.aval) == "integer"
