@@ -6,16 +6,12 @@ import numpy as np
 import pytest
 from detection.case import by_hand
 from detection.halves import keeping
+from judging import X, judged
 
 from manual_backprop.reference import check
 from manual_backprop.reference.specification import draw, parse
 
-X = np.array([0.5, -1.25, 2.0, 0.75], np.float32)
 ROWS = np.array([[0.5, -1.25, 2.0], [0.75, 1.5, -0.25], [1.0, -0.5, 0.125], [2.0, 0.25, -1.0]], np.float32)
-
-
-def judged(function, *args, checks, **options):
-    return check(function, *args, checks=checks, reproduce=False, **options)
 
 
 # --- options ----------------------------------------------------------------------------------------------------------

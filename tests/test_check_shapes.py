@@ -6,16 +6,7 @@ import numpy as np
 import pytest
 from detection.case import by_hand
 from detection.halves import keeping
-
-from manual_backprop.reference import check
-
-X = np.array([0.5, -1.25, 2.0, 0.75], np.float32)
-TABLE = np.arange(1.0, 25.0, dtype=np.float32).reshape(12, 2) ** 0.5
-CHECKS = ("truth", "values", "kinks", "shapes")
-
-
-def judged(function, *args, checks=CHECKS, **options):
-    return check(function, *args, checks=checks, reproduce=False, **options)
+from judging import TABLE, X, judged
 
 
 def test_lengths_that_are_equal_by_chance_are_set_apart():
