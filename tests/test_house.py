@@ -251,6 +251,12 @@ def test_there_is_one_slack():
     assert [path.name for path in FILES if defines(path)] == ["allowance.py"]
 
 
+def test_what_versions_of_jax_write_in_two_ways_is_read_in_one_place():
+    """Tests run on one version; on another, whoever reads one way alone breaks."""
+    ways = [path.name for path in FILES if path.parts[-2] != "tests" and '["num_consts"]' in path.read_text("utf-8")]
+    assert ways == ["interpreter.py"]
+
+
 # --- form ------------------------------------------------------------------------------------------------------------
 
 

@@ -4,7 +4,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax import lax
 
-from ..tracing.interpreter import bind, called, open_jaxpr
+from ..tracing.interpreter import bind, called, open_jaxpr, parts_of_scan
 from ..tracing.written import of_library, written_at
 from . import source
 
@@ -70,10 +70,7 @@ class Walk:
         return self.hooks.give(path, equation, bind(equation, values), loop)
 
     def _scan(self, params, values, path, line, loop):
-        if "num_consts" in params:
-            consts, carried = params["num_consts"], params["num_carry"]
-        else:
-            consts, carried, _ = (len(part) for part in params["ft_in"].unpack())
+        consts, carried = parts_of_scan(params)
         fixed, carry, steps = values[:consts], values[consts : consts + carried], values[consts + carried :]
         length, body = params["length"], params["jaxpr"]
 

@@ -67,7 +67,7 @@ def repeats(closed) -> bool:
 
 def _repeats(loop, inputs: int) -> bool:
     """Whether one loop reads and gives nothing step by step."""
-    consts, carried = _parts_of_scan(loop)
+    consts, carried = parts_of_scan(loop)
     return inputs == consts + carried and len(loop["jaxpr"].out_avals) == carried
 
 
@@ -236,15 +236,15 @@ def _literal(atom):
     return np.asarray(atom.val, atom.aval.dtype) if np.isscalar(atom.val) or np.ndim(atom.val) == 0 else atom.val
 
 
-def _parts_of_scan(params) -> tuple[int, int]:
-    """How many inputs stay as they are, and how many are carried."""
+def parts_of_scan(params) -> tuple[int, int]:
+    """How many inputs stay as they are, and how many are carried, as any version of JAX writes it."""
     if "num_consts" in params:
         return params["num_consts"], params["num_carry"]
     return tuple(len(part) for part in params["ft_in"].unpack())[:2]
 
 
 def _scan(params, inputs, inside):
-    consts, carried = _parts_of_scan(params)
+    consts, carried = parts_of_scan(params)
     fixed, start, steps = inputs[:consts], inputs[consts : consts + carried], inputs[consts + carried :]
 
     def body(counted, now):  # the number of a step is carried, so that what only repeats is still seen to

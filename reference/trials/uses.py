@@ -9,7 +9,7 @@ import numpy as np
 
 from manual_backprop.signature import kind_of
 
-from ..tracing.interpreter import inner_jaxprs, names, open_jaxpr
+from ..tracing.interpreter import inner_jaxprs, names, open_jaxpr, parts_of_scan
 
 
 @dataclasses.dataclass(frozen=True)
@@ -113,8 +113,8 @@ def _follow(closed, given, seen):
 def _carried(equation, count) -> range:
     """Which arguments of an inner function are other ones in every step of a loop."""
     if equation.primitive.name == "scan":
-        before = equation.params["num_consts"]
-        return range(before, before + equation.params["num_carry"])
+        before, carried = parts_of_scan(equation.params)
+        return range(before, before + carried)
     return range(count if equation.primitive.name == "while" else 0)
 
 
