@@ -26,6 +26,36 @@ def test_lengths_that_are_equal_by_chance_are_set_apart():
     assert "for 4 in" in found.failures[0].example
 
 
+MATRIX = np.array([[2.0, 0.5, -0.25], [0.5, 1.5, 0.75], [-0.25, 0.75, 3.0]], np.float32)
+
+
+@pytest.mark.parametrize(
+    "weight",
+    [
+        MATRIX,
+        -MATRIX,
+        np.eye(3, dtype=np.float32),
+        np.eye(3, dtype=np.float32)[::-1],
+        np.tril(MATRIX),
+        np.triu(MATRIX),
+        np.tril(MATRIX, -1) - np.triu(MATRIX, 1),
+        MATRIX - np.diag(np.diag(MATRIX)),
+    ],
+    ids=["definite", "symmetric", "identity", "orthogonal", "lower", "upper", "antisymmetric", "hollow"],
+)
+def test_what_a_square_matrix_alone_has_is_kept_where_equal_lengths_are_set_apart(weight):
+    def product(x, w):
+        return x @ w
+
+    result = judged(
+        by_hand(product, keeping(product), lambda saved, g: (g @ saved[1].mT, saved[0].mT @ g)),
+        TABLE[:6].reshape(4, 3),
+        weight,
+        checks=("shapes",),
+    )
+    assert {finding.verdict for finding in result.findings} == {"right"}, result
+
+
 @pytest.mark.parametrize("index", [3, -2, np.array([1, 3], np.int32), (slice(None), 3)])
 def test_lengths_that_do_not_have_an_index_are_not_tried(index):
     """JAX takes the last element for one that is not there, and writes nothing; a length that has it is tried."""

@@ -14,11 +14,12 @@ LOWEST = 2.0**-8  # above a bound, so that a positive number is not zero
 
 
 class Property(NamedTuple):
-    """Words, whether an array has it, and a map (example, random array) -> an array that has it."""
+    """Words, whether an array has it, what gives it to a random one, like an example, and whether it takes a square."""
 
     words: str
     holds: Callable
     impose: Callable
+    square: bool = False
 
 
 def kept(array) -> tuple[str, Callable]:
@@ -48,6 +49,15 @@ def keeps(example, array) -> bool:
 def free(array) -> bool:
     """Whether the numbers of an array are bound by nothing, or by a range alone: they may be exchanged one by one."""
     return all(one in RANGES for one in _found(np.asarray(array, np.float64)))
+
+
+def stays_square(array) -> bool:
+    """Whether an array has what square matrices alone have.
+
+    >>> stays_square([[2.0, 1.0], [1.0, 2.0]]), stays_square([[2.0, 1.0], [0.5, 2.0]])
+    (True, False)
+    """
+    return any(one.square for one in _found(np.asarray(array, np.float64)))
 
 
 def ends(array) -> tuple[float, ...]:
@@ -175,13 +185,13 @@ def _log_shares(x):
 
 ALONE = (
     Property("not finite somewhere: kept as it is", lambda a: not np.isfinite(a).all(), lambda a, x: x),
-    Property("the identity", _identity, lambda a, x: np.broadcast_to(np.eye(x.shape[-1]), x.shape).copy()),
+    Property("the identity", _identity, lambda a, x: np.broadcast_to(np.eye(x.shape[-1]), x.shape).copy(), True),
     # A mask or padding that masks nothing, or a bias or state at its start, of which zeros and ones say as much.
     Property("zeros", lambda a: a.ndim and not np.any(a), lambda a, x: (x > 0).astype(float)),
     Property("zeros and ones", is_mask, lambda a, x: (x > 0).astype(float)),
     Property("signs", _signs, lambda a, x: np.copysign(1.0, x)),
-    Property("symmetric, positive definite", _definite, _as_definite),
-    Property("orthogonal", _orthogonal, _as_orthogonal),
+    Property("symmetric, positive definite", _definite, _as_definite, True),
+    Property("orthogonal", _orthogonal, _as_orthogonal, True),
     Property("rows that sum to one", lambda a: _rows(a) and _sums_to_one(a), _shares),
     Property(
         "columns that sum to one",
@@ -270,18 +280,20 @@ def _unit_rows(x):
 
 
 FORMS = (
-    Property("symmetric", _symmetric, lambda a, x: (x + _turned(x)) / 2),
+    Property("symmetric", _symmetric, lambda a, x: (x + _turned(x)) / 2, True),
     Property(
         "antisymmetric",
         lambda a: _square(a) and bool(np.any(a)) and _near(a, -_turned(a)),
         lambda a, x: np.tril(x, -1) - _turned(np.tril(x, -1)),
+        True,
     ),
-    Property("lower triangular", lambda a: _triangle(a, np.tril), lambda a, x: _as_triangle(a, x, np.tril)),
-    Property("upper triangular", lambda a: _triangle(a, np.triu), lambda a, x: _as_triangle(a, x, np.triu)),
+    Property("lower triangular", lambda a: _triangle(a, np.tril), lambda a, x: _as_triangle(a, x, np.tril), True),
+    Property("upper triangular", lambda a: _triangle(a, np.triu), lambda a, x: _as_triangle(a, x, np.triu), True),
     Property(
         "zero on the diagonal",
         lambda a: _square(a) and bool(np.any(a)) and not np.any(_diagonal(a)),
         lambda a, x: x * (1 - np.eye(x.shape[-1])),
+        True,
     ),
     Property(
         "sorted",

@@ -15,7 +15,7 @@ from manual_backprop.signature import kind_of
 
 from ..tracing.interpreter import names
 from ..tracing.widening import kind
-from .kept import kept
+from .kept import kept, stays_square
 from .wholes import all_differ, are_offsets, ascends, is_permutation, within
 
 OTHERS = (2, 3, 5, 7, 9, 11, 13, 129)  # lengths of the thorough profile
@@ -167,6 +167,7 @@ def set_apart(primals, called, uses, takes: Callable) -> Iterator[tuple[str, tup
     takes   whether the function takes arguments of certain shapes
     """
     shapes, moved = [np.shape(a) for a in primals], []
+    square = [(i, np.ndim(a)) for i, a in enumerate(primals) if kind(a.dtype) == "float" and stays_square(a)]
     known = {n for shape in shapes for n in shape}
     fresh = (n for n in itertools.count(max(known, default=0) + 1) if n % 2)
     tries = iter(range(TRIES))
@@ -174,6 +175,8 @@ def set_apart(primals, called, uses, takes: Callable) -> Iterator[tuple[str, tup
         spots = [(i, axis) for i, shape in enumerate(shapes) for axis, n in enumerate(shape) if n == length]
         for size in range(1, len(spots) // 2 + 1) if length > 1 else ():
             for chosen in itertools.combinations(spots, size):
+                if any(((i, axes - 2) in chosen) != ((i, axes - 1) in chosen) for i, axes in square):
+                    continue
                 if not set(chosen) <= set(spots) or len(spots) < 2 * size or next(tries, None) is None:
                     continue
                 for other in (next(fresh), 2 * length):  # twice as long, where the one has to divide the other
