@@ -4,6 +4,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from bench_sensitivity import measured
 
 from manual_backprop.reference import check, oracles, pullback
 from manual_backprop.reference.checks import others
@@ -147,3 +148,11 @@ def test_a_value_that_is_infinite_stays_so_where_it_is_differentiated():
     assert failure == ("y", "value")
     assert "infinite by the function itself" in str(found)
     assert check(logsumexp_that(lambda y, finite: y), x).ok
+
+
+@pytest.mark.parametrize("size", [10, 1000])
+@pytest.mark.parametrize("dtype", ["float64", "float32"])
+def test_single_wrong_elements_are_seen_at_any_size(dtype, size):
+    """Zeroed, exchanged with a neighbour, off by one part in a hundred."""
+    caught = {share.fault: share.caught for share in measured("matmul", dtype, size)}
+    assert caught == {"zeroed": 1.0, "swapped": 1.0, "off by 1/100": 1.0}
